@@ -43,7 +43,8 @@ class LanguageModelling(Task):
     a split: `examples` holds them after setup, with `target` (0.0, tokens, characters), and a prediction is
     (nats, tokens, characters) with the sum of -log p. `tie` takes the encoder's input table for the output weights
     (Press & Wolf 2017, arXiv 1608.05859) and raises ValueError where it has none. Windows with an unknown piece (UNK,
-    whose characters are not told apart) are counted as truncated.
+    whose characters are not told apart) are counted as truncated. Raises DataError where a metric needs the whole text
+    (bits per character) and the ids of a document of `valid` or `test` don't give it back.
     """
 
     needs_causal = True
@@ -80,11 +81,14 @@ class LanguageModelling(Task):
 
     def _cut(self, split: str) -> list[Example]:
         inputs, targets, characters = [], [], []
+        whole = [metric.name for metric in self.metrics if metric.whole_text and split != "train"]
         for row, (document, one) in enumerate(
             zip(self.examples[split], self.tokenizer.encode([e.source for e in self.examples[split]]), strict=True)
         ):
             if document.streams:
                 raise DataError(f"{split} row {row}: has streams {sorted(document.streams)}; this task feeds none")
+            if whole:
+                self._check_whole(document.source, one.ids, f"{split} row {row}", whole[0])
             before = np.concatenate([[self.tokenizer.specials.bos], one.ids[:-1]])
             for start in range(0, len(one.ids), self.max_length):
                 window = slice(start, start + self.max_length)
@@ -96,6 +100,19 @@ class LanguageModelling(Task):
         self.inputs[split], self.targets[split] = Ragged(inputs, np.int64), Ragged(targets, np.int64)
         self.characters[split] = np.array(characters, dtype=np.int64)
         return [Example(source=ids, target=(0.0, len(ids), n)) for ids, n in zip(targets, characters, strict=True)]
+
+    def _check_whole(self, source: Any, ids: NDArray[np.int64], where: str, metric: str) -> None:
+        """Raise DataError where the ids don't give the text back: unknown pieces, lower case, white space."""
+        text = source if isinstance(source, str) else " ".join(map(str, source))
+        back = self.tokenizer.decode(ids.tolist())
+        if back == text:
+            return
+        at = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
+        raise DataError(
+            f"task.tokenizer: {type(self.tokenizer).__name__} doesn't keep the text ({where}: {text[at : at + 20]!r}"
+            f" comes back as {back[at : at + 20]!r}), so {metric} means nothing.\n"
+            "Use tokenizer=bytes or tokenizer=subword, or take the metric out of task.metrics (perplexity is defined)"
+        )
 
     def attach(self, encoder: Encoder) -> None:
         """Output weights: the encoder's input table, or a linear layer (D -> V) of their own."""

@@ -24,6 +24,7 @@ class Metric(ABC):
     best: ClassVar[Literal["max", "min"]]
     unit: ClassVar[str] = ""  # "%", "bits", ... ; "" where the field gives none
     bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    whole_text: ClassVar[bool] = False  # True: means nothing where a tokeniser leaves out a part of the text
 
     @abstractmethod
     def statistics(self, predictions: Sequence[Any], references: Sequence[Any]) -> Statistics:

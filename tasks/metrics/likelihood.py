@@ -30,10 +30,16 @@ class _Likelihood(Metric):
 
 
 class BitsPerCharacter(_Likelihood):
-    """Sum of -log2 p over characters; a function of the text alone, whatever the tokens."""
+    """Sum of -log2 p over characters of the text.
+
+    Comparable between tokenisers as far as their ids tell the text: a model of ids that give it back to the letter is a
+    model of the text, and splitting one prediction into several loses nothing. One that reads many words as the same
+    unknown piece, lower-cases them or drops white space predicts less than the text, so LanguageModelling refuses it.
+    """
 
     name: ClassVar[str] = "bits_per_character"
     unit: ClassVar[str] = "bits"
+    whole_text: ClassVar[bool] = True
     bounds: ClassVar[tuple[float, float]] = (0.0, math.inf)
 
     def aggregate(self, statistics: Statistics) -> float:

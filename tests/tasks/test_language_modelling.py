@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tasks.data.base import DataError
 from tasks.language_modelling import IGNORE, LanguageModelling
 from tasks.metrics.likelihood import BitsPerCharacter, Perplexity
 from tasks.tokenizers import BOS, UNK, Bytes, Characters, Subword, Tokenizer, Words
@@ -19,10 +20,10 @@ DOCUMENTS = [("abcabcabca", None), ("", None), ("bb", None), ("cabé 東京 " * 
 
 
 def ready(
-    tokenizer: Tokenizer, *, max_length: int = 4, tie: bool = False, test: Any = None
+    tokenizer: Tokenizer, *, max_length: int = 4, tie: bool = False, test: Any = None, bits: bool = True
 ) -> tuple[LanguageModelling, Table]:
-    data = Rows(DOCUMENTS, test=test)
-    metrics = [BitsPerCharacter(), Perplexity()]
+    data = Rows(DOCUMENTS, valid=test, test=test)
+    metrics = [BitsPerCharacter(), Perplexity()] if bits else [Perplexity()]
     task = LanguageModelling(data=data, tokenizer=tokenizer, max_length=max_length, tie=tie, metrics=metrics)
     task.setup()
     encoder = Table(task.spec.vocab_size or 0, causal=True, tied=tie)
@@ -91,7 +92,7 @@ def test_bits_per_character_count_characters_whatever_the_tokens() -> None:
 
 
 def test_majority_is_the_unigram_model_of_training() -> None:
-    task, _ = ready(Characters(), test=[("abd", None)])
+    task, _ = ready(Characters(), test=[("abd", None)], bits=False)
     text = "".join(text for text, _ in DOCUMENTS)
     size = len(set(text)) + 1
     p = {c: (text.count(c) + 1) / (len(text) + size) for c in "ab"} | {"d": 1 / (len(text) + size)}
@@ -121,6 +122,38 @@ def test_a_prediction_of_other_text_is_refused() -> None:
 
 
 def test_words_stand_for_the_space_after_them() -> None:
-    task, _ = ready(Words(min_count=1, max_size=None), test=[("bb bb zz", None)])
+    task, _ = ready(Words(min_count=1, max_size=None), test=[("bb bb zz", None)], bits=False)
     assert task.examples["test"][0].target == (0.0, 3, 8)
     assert task.targets["test"].values[-1] == UNK
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "lost"),
+    [
+        (Words(min_count=100000, max_size=None), "bb", "'bb' comes back as ''"),  # one id for all words costs nothing
+        (Words(min_count=1, max_size=None), "bb zz", "' zz' comes back as ''"),
+        (Words(min_count=1, max_size=None), "bb\nbb", r"'\\nbb' comes back as ' bb'"),  # white space isn't predicted
+        (Characters(), "abd", "'d' comes back as ''"),
+    ],
+)
+def test_bits_per_character_of_a_text_that_is_not_kept_are_refused(tokenizer: Tokenizer, text: str, lost: str) -> None:
+    with pytest.raises(DataError, match=f"(?s)valid row 0: {lost}.*bits_per_character means nothing.*tokenizer=bytes"):
+        ready(tokenizer, test=[(text, None)])
+    task, _ = ready(tokenizer, test=[(text, None)], bits=False)
+    assert task.score("test", task.trivial("majority", "test", 0))["perplexity"].value >= 1
+
+
+def test_bits_per_character_of_words_that_are_kept_are_those_of_their_text() -> None:
+    task, _ = ready(Words(min_count=1, max_size=None), test=[("bb abcabcabca bb", None)])
+    nats = task.trivial("random", "test", 0)
+    kinds = task.tokenizer.vocab_size - 5
+    assert task.score("test", nats)["bits_per_character"].value == pytest.approx(3 * math.log2(kinds) / 16)
+
+
+def test_both_splits_that_are_scored_are_looked_at() -> None:
+    data = Rows([("ab", None)], test=[("ab", None), ("az", None)])
+    task = LanguageModelling(
+        data=data, tokenizer=Characters(), max_length=4, tie=False, metrics=[Perplexity(), BitsPerCharacter()]
+    )
+    with pytest.raises(DataError, match="test row 1: 'z' comes back as ''"):
+        task.setup()
