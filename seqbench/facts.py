@@ -10,6 +10,7 @@ import torch
 from seqbench import provenance
 from seqbench.build import locate
 from seqbench.config import RunConfig
+from seqbench.identity import IDS
 from seqbench.record import EncoderFacts, Record, TaskFacts
 from tasks.base import Task
 
@@ -26,6 +27,7 @@ def facts(
     target = str(config.encoder["_target_"])
     return {
         "id": run_id,
+        "ids": IDS,
         "task": TaskFacts(
             name=names.task,
             kind=type(task).__name__,

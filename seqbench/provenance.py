@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from seqbench import lineage
 from seqbench.predictions import array_sha256
 from seqbench.record import Code, DataFile, Environment, SplitFacts
 from tasks.base import Accounting, Task
@@ -44,8 +45,8 @@ PACKAGES = (  # the direct dependencies, as in pyproject.toml (a test holds them
     "tqdm",
     "tensorboard",
 )
-ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ("encoders", "tasks", "seqbench")
+ROOT = lineage.ROOT
+SOURCES = lineage.SOURCES
 
 
 # -- code --------------------------------------------------------------------------------------------------------------
@@ -54,7 +55,12 @@ def code() -> Code:
     """The code as it was when this process first asked, which a run does at its start."""
     commit = _git("rev-parse", "HEAD")
     status = _git("status", "--porcelain", "--", *SOURCES) if commit else None
-    return Code(commit=commit, dirty=None if status is None else bool(status), source_sha256=source_sha256(ROOT))
+    return Code(
+        commit=commit,
+        dirty=None if status is None else bool(status),
+        source_sha256=source_sha256(ROOT),
+        files=lineage.files(ROOT),
+    )
 
 
 def source_sha256(root: Path) -> str:

@@ -124,6 +124,7 @@ class Code(_Part):
     commit: str | None
     dirty: bool | None
     source_sha256: str = Field(description="of the project's own .py files (encoders, tasks, seqbench)")
+    files: dict[str, str] = Field(default_factory=dict, description="first 16 digits of each one's sha256")
 
 
 class Artefact(_Part):
@@ -138,6 +139,7 @@ class Record(_Part):
 
     schema_version: int = SCHEMA_VERSION
     id: str
+    ids: int | None = Field(default=None, description="version of the recipe of ids (seqbench/identity.py)")
     status: Status
     reason: str | None = Field(default=None, description="why it did not finish, one or two lines")
     failed_at_step: int | None = None
