@@ -112,7 +112,9 @@ class Attempt:
             seconds = {}
             given, scores = {}, {}
             for split in SCORED:
-                self.watch(Event(kind="score", step=self.progress.step, steps=config.budget.steps))
+                self.watch(
+                    Event(kind="score", step=self.progress.step, steps=config.budget.steps or self.progress.step)
+                )
                 evaluation = fitted.evaluator.run(split)
                 given[split], seconds[split] = evaluation.predictions, evaluation.seconds
                 scores[split] = task.score(split, evaluation.predictions)

@@ -16,6 +16,8 @@ from seqbench.schedules import Kind
 from seqbench.schema import Node, examine, signature_of
 
 Count = Annotated[int, Field(ge=1)]
+Amount = Annotated[float, Field(gt=0)]
+ENDS = ("steps", "tokens", "flops", "seconds")  # what a budget can be counted in
 ASIDE = ("study", "experiment", "tokenizer", "hydra")  # groups whose files are no part of a run, or change one
 Share = Annotated[float, Field(ge=0, le=1)]
 ENCODER, TASK, OPTIMIZER = "encoders.base.Encoder", "tasks.base.Task", "torch.optim.optimizer.Optimizer"
@@ -32,9 +34,12 @@ class Protocol(_Section):
 
 
 class Budget(_Section):
-    """When a run ends, how batches are cut, when it is evaluated."""
+    """When a run ends, how batches are cut, when it is evaluated, what is held equal between encoders."""
 
-    steps: Count
+    steps: Count | None = None
+    tokens: Count | None = None
+    flops: Amount | None = None
+    seconds: Amount | None = None
     batch_size: Count | None
     batch_tokens: Count | None
     eval_every: Count | None
@@ -42,6 +47,17 @@ class Budget(_Section):
     eval_batch_tokens: Count
     patience: Count | None
     select: Literal["best", "last"]
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        given = [f"{key} {getattr(self, key):g}" for key in ENDS if getattr(self, key) is not None]
+        if not given:
+            raise ValueError(f"steps: null, with {', '.join(ENDS[1:])} null, would never end; set one of them")
+        if len(given) > 1:
+            raise ValueError(
+                f"{given[0].replace(' ', ': ')}, with {' and '.join(given[1:])}; keep one, the others null"
+            )
+        return self
 
     @model_validator(mode="after")
     def _together(self) -> Self:

@@ -14,6 +14,7 @@ import torch
 from seqbench import randomness
 from seqbench.evaluation import Evaluator
 from seqbench.feed import Feed
+from seqbench.limits import Meter
 from seqbench.loggers import Sink
 from seqbench.module import Module
 from seqbench.progress import Event, Watch
@@ -58,9 +59,8 @@ class Progress:
 class Plan:
     """The numbers of a course."""
 
-    steps: int
     accumulate: int  # batches a step
-    eval_every: int
+    eval_every: int | None  # None: at the end alone
     eval_limit: int | None
     patience: int | None
     keep_best: bool
@@ -78,6 +78,7 @@ class Course(pl.Callback):
         self,
         *,
         plan: Plan,
+        meter: Meter,
         feed: Feed,
         evaluator: Callable[[pl.Trainer], Evaluator],
         checkpoints: Checkpoints,
@@ -87,7 +88,7 @@ class Course(pl.Callback):
         state: State | None,
         random_states: dict[str, Any],
     ) -> None:
-        self.plan, self.feed, self.evaluator = plan, feed, evaluator
+        self.plan, self.meter, self.feed, self.evaluator = plan, meter, feed, evaluator
         self.checkpoints, self.sinks, self.watch = checkpoints, sinks, watch
         self.state, self.random_states = state, random_states
         self.progress = progress
@@ -103,7 +104,8 @@ class Course(pl.Callback):
             trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.state["schedule"])
             trainer.precision_plugin.load_state_dict(self.state["precision"])
             self.state = None
-        self.started = self.mark = time.perf_counter()
+        self.started = time.perf_counter()
+        self.meter.start()
         self.first = True
 
     def on_train_batch_start(
@@ -123,13 +125,14 @@ class Course(pl.Callback):
             return
         self.progress.step += 1
         step = self.progress.step
-        due = step % self.plan.eval_every == 0 or step == self.plan.steps
+        over = self.meter.share() >= 1
+        due = over or (self.plan.eval_every is not None and step % self.plan.eval_every == 0)
         log = self.plan.log_every is not None and step % self.plan.log_every == 0
         if due or log or not _must_wait(pl_module.device) or step - self.checked_step >= CHECK_EVERY:
             self._collect(pl_module)
-        self.watch(Event(kind="step", step=step, steps=self.plan.steps))
+        self.watch(Event(kind="step", step=step, steps=step if over else self.meter.steps(step)))
         if due:
-            self._evaluate(trainer, pl_module)
+            self._evaluate(trainer, pl_module, over=over)
         elif log:
             self._log({"train/loss": self._mean(self.since[self.logged :]), "train/lr": self._lr(trainer)})
             self.logged = len(self.since)
@@ -148,11 +151,11 @@ class Course(pl.Callback):
         self.since += zip(values, items, strict=True)
         self.checked_step = self.progress.step
 
-    def _evaluate(self, trainer: pl.Trainer, module: Module) -> None:
+    def _evaluate(self, trainer: pl.Trainer, module: Module, *, over: bool) -> None:
         progress = self.progress
         if module.device.type == "cuda":
             torch.cuda.synchronize(module.device)
-        progress.train_seconds += time.perf_counter() - self.mark
+        self.meter.stop()
         values = {"train/loss": self._mean(self.since), "train/lr": self._lr(trainer)}
         task: Task = module.task
         evaluation = self.evaluator(trainer).run("valid", limit=self.plan.eval_limit)
@@ -174,9 +177,9 @@ class Course(pl.Callback):
         if gain and self.plan.keep_best:
             self.checkpoints.save("best", {"step": progress.step, "weights": weights(module)})
         self.checkpoints.save("last", self._state(trainer, module))
-        self.watch(Event(kind="valid", step=progress.step, steps=self.plan.steps, values=finite))
-        trainer.should_stop = progress.stopped
-        self.mark = time.perf_counter()
+        self.watch(Event(kind="valid", step=progress.step, steps=self.meter.steps(progress.step), values=finite))
+        trainer.should_stop = progress.stopped or over
+        self.meter.start()
 
     def _state(self, trainer: pl.Trainer, module: Module) -> State:
         return {

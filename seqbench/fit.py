@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from torch.optim import Optimizer
 
 from encoders.base import Encoder
-from seqbench import randomness
+from seqbench import cost, randomness
 from seqbench.build import build
 from seqbench.config import RunConfig
 from seqbench.course import Course, Plan, Progress
 from seqbench.evaluation import Evaluator
 from seqbench.feed import Feed
+from seqbench.limits import Meter
 from seqbench.loggers import Sink, log_every
 from seqbench.module import Module
 from seqbench.progress import Event, Watch
-from seqbench.resume import Checkpoints, State
-from seqbench.schedules import factor
+from seqbench.resume import Checkpoints, State, weights
 from tasks.base import DataError, Task
-from tasks.loading import Batching
+from tasks.loading import Batching, Loader, plan_batches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,13 +69,23 @@ def fit(
     )
     if not len(loader):
         raise DataError("task.data: the train split gives no batch")
+    feed = Feed(loader, 0)
+    meter = Meter(
+        budget=budget,
+        accumulate=config.trainer.accumulate,
+        feed=feed,
+        progress=progress,
+        step_tokens=float(loader.lengths.sum()) / len(loader) * config.trainer.accumulate,
+    )
     module = Module(
         encoder=encoder,
         task=task,
         train=config.protocol.train,
         optimizer=partial(_optimizer, config),
-        factor=_factor(config),
+        factor=partial(meter.factor, schedule=config.schedule),
     )
+    if budget.flops is not None:
+        meter.per_position = _operations(config, module, loader)
     random_states = _random_states(config.seed)
     if state:
         module.load_state_dict(state["weights"])
@@ -82,20 +93,18 @@ def fit(
         progress.resumed += 1
         progress.seconds_before = progress.seconds
         random_states = state["random"]
-    left = 0 if progress.stopped else budget.steps - progress.step
-    feed = Feed(loader, left * config.trainer.accumulate)
-    if state:
         feed.load_state_dict(state["feed"])
+    feed.count = 0 if progress.stopped else meter.batches_left()
     course = Course(
         plan=Plan(
-            steps=budget.steps,
             accumulate=config.trainer.accumulate,
-            eval_every=budget.eval_every or budget.steps,
+            eval_every=budget.eval_every,
             eval_limit=budget.eval_limit,
             patience=budget.patience,
             keep_best=budget.select == "best",
             log_every=log_every(config.logger.model_dump(exclude_none=True)),
         ),
+        meter=meter,
         feed=feed,
         evaluator=lambda trainer: _evaluator(config, module, trainer),
         checkpoints=checkpoints,
@@ -105,10 +114,10 @@ def fit(
         state=state,
         random_states=random_states,
     )
-    watch(Event(kind="start", step=progress.step, steps=budget.steps))
+    watch(Event(kind="start", step=progress.step, steps=meter.steps(progress.step)))
     with _quiet():
         trainer = _trainer(config, course)
-        if left:
+        if feed.count:
             trainer.fit(module, train_dataloaders=feed)
     module.to(trainer.strategy.root_device)
     if budget.select == "best":
@@ -155,8 +164,23 @@ def _optimizer(config: RunConfig, groups: list[dict[str, Any]]) -> Optimizer:
     return optimizer
 
 
-def _factor(config: RunConfig) -> Callable[[int], float]:
-    return partial(factor, steps=config.budget.steps, **config.schedule.model_dump())
+def _operations(config: RunConfig, module: Module, loader: Loader) -> float:
+    """Operations of a training step for each position, padding included. Leaves no trace, is the same when resumed."""
+    before = weights(module)  # buffers among them, which a forward pass may change
+    evaluator = Evaluator(
+        task=module.task,
+        encoder=module.encoder,
+        batching=loader.batching,
+        device=torch.device("cpu"),
+        precision=nullcontext,
+        workers=0,
+        seed=randomness.derive(config.seed, "evaluation"),
+    )
+    first = plan_batches(loader.lengths, loader.batching, seed=config.seed, epoch=0, shuffle=True)
+    with randomness.isolated(evaluator.seed):
+        counted = cost.flops_training(evaluator, first, 1)
+    module.load_state_dict(before)
+    return counted
 
 
 def _random_states(seed: int) -> dict[str, Any]:

@@ -27,6 +27,7 @@ TRAINER = (
     "clip",  # scales gradients
 )
 BUDGET_WITHOUT = ("eval_batch_tokens",)  # how many rows are evaluated together changes no score
+BUDGET_IF_SET = ("tokens", "flops", "seconds")  # came later: runs of before keep their ids
 # Not hashed: accelerator, devices, workers, threads (where it runs, not what: the record names the machine), progress,
 # logger, label, results, rerun, allowed, names, study, overrides.
 
@@ -49,7 +50,11 @@ def facts(config: RunConfig, task: Task) -> dict[str, Any]:
         "data_version": task.data.version,
         "data": data_identity(task),
         "protocol": config.protocol.model_dump(),
-        "budget": config.budget.model_dump(exclude=set(BUDGET_WITHOUT)),
+        "budget": {
+            key: value
+            for key, value in config.budget.model_dump(exclude=set(BUDGET_WITHOUT)).items()
+            if value is not None or key not in BUDGET_IF_SET
+        },
         "optimizer": config.optimizer,
         "schedule": config.schedule.model_dump(),
         "trainer": config.trainer.model_dump(include=set(TRAINER)),

@@ -55,6 +55,8 @@ class Bar:
                 initial=event.step,
                 mininterval=0,  # we look at the clock ourselves
             )
+        if event.steps:
+            self.bar.total = event.steps  # an estimate, where the budget is in tokens, operations or seconds
         if event.values:
             names = {"loss": "train/loss", self.headline: f"valid/{self.headline}"}
             self.bar.set_postfix(

@@ -22,6 +22,7 @@ from seqbench.studybar import StudyBar, ticking
 from tasks.data.base import DataError
 
 Launch = Callable[[list[list[str]]], Any]
+STEPS = 1000  # those of a cell whose budget does not say
 
 
 def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | None) -> int:
@@ -120,8 +121,8 @@ def _elsewhere(plan: Plan, cells: list[Cell], launch: Launch) -> Troubles:
 
 
 def _weight(cell: Cell) -> int:
-    """Optimizer steps; a trivial row has none."""
-    return 0 if cell.config.encoder["_target_"] == "encoders.trivial.Trivial" else cell.config.budget.steps
+    """Optimizer steps, where the budget is in others as many as by default; a trivial row has none."""
+    return 0 if cell.config.encoder["_target_"] == "encoders.trivial.Trivial" else cell.config.budget.steps or STEPS
 
 
 def table(plan: Plan, records: dict[str, Record | None], troubles: Troubles) -> str:
