@@ -58,10 +58,18 @@ class TaskCase:
         """Its data set, each split of which is read one time."""
         return Once(self.data())
 
-    def make(self, change: Callable[[Task, Example, Example], Example] | None = None) -> Task:
-        """A new task over few examples, set up; `change` makes test examples of an example and its neighbour."""
+    def make(
+        self,
+        change: Callable[[Task, Example, Example], Example] | None = None,
+        *,
+        data: Callable[[Task, DataSet], DataSet] | None = None,
+    ) -> Task:
+        """A new task over few examples, set up; `change` makes test examples of an example and its neighbour.
+
+        `data` takes the place of the few examples, made of the task and its whole data set.
+        """
         task = self._build(self.small)
-        task.data = Few(task, self.read_once, change)
+        task.data = data(task, self.read_once) if data else Few(task, self.read_once, change)
         task.setup()
         return task
 

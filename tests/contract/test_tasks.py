@@ -13,6 +13,7 @@ import pytest
 
 from seqbench.nodes import compose_node, missing_keys
 from tasks.base import Task
+from tests.contract.leak_checks import LEAK_CHECKS
 from tests.contract.task_cases import CONFIGS, TaskCase, TaskCheck, data_at
 from tests.contract.task_checks import CONFIG_CHECKS, DATA_CHECKS, KINDS, QUICK_CHECKS, TRAINING_CHECKS
 
@@ -53,7 +54,7 @@ def test_config(case: TaskCase, check: TaskCheck) -> None:
     check(case)
 
 
-@pytest.mark.parametrize("case, check", parameters(QUICK_CHECKS))
+@pytest.mark.parametrize("case, check", parameters([*QUICK_CHECKS, *LEAK_CHECKS]))
 def test_contract(case: TaskCase, check: TaskCheck) -> None:
     check(case)
 
