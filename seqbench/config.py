@@ -159,6 +159,7 @@ class RunConfig(_Section):
     logger: Logger
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     label: str | None
+    task_label: str | None = None  # records made before it was there have none
     results: str
     rerun: Literal["never", "failed", "always"]
     jobs: Count | Literal["auto"]

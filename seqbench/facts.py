@@ -11,6 +11,7 @@ from seqbench import provenance
 from seqbench.build import locate
 from seqbench.config import RunConfig
 from seqbench.identity import IDS
+from seqbench.labels import column_label, row_label
 from seqbench.record import EncoderFacts, Record, TaskFacts
 from tasks.base import Task
 
@@ -30,6 +31,7 @@ def facts(
         "ids": IDS,
         "task": TaskFacts(
             name=names.task,
+            label=column_label(config),
             kind=type(task).__name__,
             version=task.version,
             data_version=task.data.version,
@@ -37,7 +39,7 @@ def facts(
         ),
         "encoder": EncoderFacts(
             name=names.encoder,
-            label=config.label or names.encoder,
+            label=row_label(config),
             family=getattr(locate(target, "encoder", config.allowed), "family", "other"),
             target=target,
         ),

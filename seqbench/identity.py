@@ -29,7 +29,7 @@ TRAINER = (
 BUDGET_WITHOUT = ("eval_batch_tokens",)  # how many rows are evaluated together changes no score
 BUDGET_IF_SET = ("tokens", "flops", "seconds")  # came later: runs of before keep their ids
 # Not hashed: accelerator, devices, workers, threads (where it runs, not what: the record names the machine), progress,
-# logger, label, results, rerun, allowed, names, study, overrides.
+# logger, label, task_label, results, rerun, allowed, names, study, overrides.
 
 
 def run_id(config: RunConfig, task: Task) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,9 +16,18 @@ from seqbench.errors import ConfigError
 if TYPE_CHECKING:
     from seqbench.board.model import Board
 
-DEFAULTS = Path(__file__).resolve().parents[1] / "configs" / "leaderboard.yaml"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+DEFAULTS = CONFIGS / "leaderboard.yaml"
 FILES = {"html": "index.html", "markdown": "leaderboard.md", "csv": "leaderboard.csv", "latex": "leaderboard.tex"}
 USER_ERROR = 2
+HELP = """python scripts/leaderboard.py [--config-dir FOLDER] [study=NAME] [key=value ...] [--cfg]
+
+The board of a study or, without one, of all records. What was typed for `train.py -m` beside the study, such as
+budget.steps=500 or encoder=lstm,tcn, is typed here too; without a study it is the board of that sweep.
+
+Keys and their defaults:
+
+"""
 
 
 class Settings(BaseModel):
@@ -33,7 +44,7 @@ class Settings(BaseModel):
     confidence: Annotated[float, Field(gt=0, lt=1)]
     resamples: Annotated[int, Field(ge=100, le=100_000)]
     resamples_general: Annotated[int, Field(ge=100, le=100_000)]
-    seed: Annotated[int, Field(ge=0)]
+    bootstrap_seed: Annotated[int, Field(ge=0)]
     wandb: bool
     wandb_project: str
 
@@ -42,21 +53,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0, or 2 for a mistake, in at most three lines on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
-        print(
-            f"python scripts/leaderboard.py [key=value ...] [--cfg]\n\nKeys and their defaults:\n\n{_defaults_text()}"
-        )
+        print(HELP + _defaults_text())
         return 0
     try:
-        settings = read_settings([argument for argument in arguments if argument != "--cfg"])
+        folder, arguments = _config_dir(arguments)
+        own, others = split_keys([argument for argument in arguments if argument != "--cfg"])
+        settings = read_settings(own)
         if "--cfg" in arguments:
             print(settings.model_dump_json(indent=2))
             return 0
-        for line in make(settings):
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())  # a package of the user's, as for train.py
+        for line in make(settings, others, folder):
             print(line)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return USER_ERROR
     return 0
+
+
+def _config_dir(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The folder after --config-dir, and what else there is. Raises ConfigError for a folder that isn't there."""
+    folder, rest, given = None, [], iter(arguments)
+    for argument in given:
+        name, equals, value = argument.partition("=")
+        if name not in ("--config-dir", "-cd"):
+            rest.append(argument)
+            continue
+        folder = value if equals else next(given, "")
+        if not Path(folder).is_dir() or not folder:
+            raise ConfigError(f"--config-dir: {folder!r} is no folder; name the one that has your study/NAME.yaml")
+    return folder, rest
+
+
+def split_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Settings of the board, and what changes the plan: keys of configs/train.yaml and below, groups of configs.
+
+    Raises ConfigError for a key that is neither.
+    """
+    import yaml
+
+    from seqbench.source import suggest
+
+    train = yaml.safe_load((CONFIGS / "train.yaml").read_text(encoding="utf-8"))
+    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    of_runs = ({*train} | groups) - {"defaults", "hydra"}
+    own, others = [], []
+    for argument in arguments:
+        key, equals, _ = argument.partition("=")
+        top = re.split(r"[.@/]", key.lstrip("+~"))[0]
+        if key in Settings.model_fields or not equals or not key:
+            own.append(argument)
+        elif top in of_runs:
+            others.append(argument)
+        else:
+            near = suggest(key, sorted({*Settings.model_fields, *of_runs}))
+            raise ConfigError(f"{key}: no such key{near}")
+    return own, others
 
 
 def read_settings(overrides: Sequence[str]) -> Settings:
@@ -85,14 +138,18 @@ def read_settings(overrides: Sequence[str]) -> Settings:
         raise join(explain(error, "", given, lambda _: Settings.model_fields)) from None
 
 
-def make(settings: Settings) -> list[str]:
-    """Make the board and say, a line each, what was written. Raises ConfigError where there is nothing to show."""
+def make(settings: Settings, overrides: Sequence[str] = (), config_dir: str | None = None) -> list[str]:
+    """Make the board and say, a line each, what was written. Raises ConfigError where there is nothing to show.
+
+    `overrides` are those of `train.py -m`, beside the study; `config_dir` is a folder of the user's configs.
+    """
     from seqbench.board import study
     from seqbench.board.statistics import Bootstrap
     from seqbench.board.table import build
 
-    out = Path(settings.out or f"reports/{settings.study or 'all'}")
-    found = study.gather(Path(settings.results), settings.study, out=out)
+    asked = study.Asked(study=settings.study, overrides=tuple(overrides), config_dir=config_dir)
+    out = Path(settings.out or f"reports/{settings.study or ('sweep' if overrides else 'all')}")
+    found = study.gather(Path(settings.results), asked, out=out)
     plan = found.plan
     if not found.entries and plan is None:
         what = f"no record of the study {settings.study}" if settings.study else "no record"
@@ -102,7 +159,7 @@ def make(settings: Settings) -> list[str]:
         resamples=settings.resamples,
         resamples_general=settings.resamples_general,
         confidence=settings.confidence,
-        seed=settings.seed,
+        seed=settings.bootstrap_seed,
     )
     board = build(
         title=settings.title or (plan and plan.title) or settings.study or "All records",
@@ -113,7 +170,12 @@ def make(settings: Settings) -> list[str]:
         bootstrap=bootstrap,
         notices=found.notices,
     )
-    return _write(board, settings, out)
+    lines = _write(board, settings, out)
+    if found.others:
+        lines.append(found.others)
+    elif plan and not found.entries:
+        lines.append(f"Nothing of it has run yet: {asked.run}")
+    return lines
 
 
 def _write(board: Board, settings: Settings, out: Path) -> list[str]:

@@ -38,6 +38,7 @@ class TaskFacts(_Part):
     """The column."""
 
     name: str = Field(description="config file name")
+    label: str = Field(default="", description="what the board shows; empty: the name")
     kind: str = Field(description="class name: Classification, Labelling, ...")
     version: int
     data_version: int

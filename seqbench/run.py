@@ -9,6 +9,7 @@ from seqbench.casualty import was_killed
 from seqbench.claim import claim
 from seqbench.config import RunConfig
 from seqbench.identity import run_id
+from seqbench.labels import as_asked
 from seqbench.progress import Watch
 from seqbench.record import Record, Status
 from seqbench.store import Store
@@ -39,7 +40,7 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1) -> Outc
     this = run_id(config, task)
     known = store.find(this)
     stands = known is not None and _stands(known, config)
-    if known is not None and stands and (config.names.study is None or config.names.study in known.studies):
+    if known is not None and stands and as_asked(known, config) is known:
         return Outcome(known, skipped=True)
     from seqbench.attempt import Attempt, check_machine  # Lightning takes seconds: after all that is said without it
 
@@ -50,7 +51,7 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1) -> Outc
     with claim(store.folder(this)):
         known = store.find(this)  # again: another process may have finished it in the meantime
         if known is not None and _stands(known, config):
-            return Outcome(_asked_for(known, config.names.study, store), skipped=True)
+            return Outcome(_asked_for(known, config, store), skipped=True)
         cut = known is None or known.status in UNDONE or was_killed(known)
         attempt = Attempt(config, task, this, store, known=known, watch=watch, jobs=jobs)
         return Outcome(attempt.run(afresh=config.rerun == "always" or not cut), skipped=False)
@@ -63,10 +64,9 @@ def _stands(record: Record, config: RunConfig) -> bool:
     return record.status not in UNDONE if config.rerun == "never" else record.status == "finished"
 
 
-def _asked_for(record: Record, study: str | None, store: Store) -> Record:
-    """The record, with the study among those that asked for it."""
-    if study is None or study in record.studies:
-        return record
-    record = record.model_copy(update={"studies": sorted({*record.studies, study})})
-    store.write(record)
-    return record
+def _asked_for(record: Record, config: RunConfig, store: Store) -> Record:
+    """The record, with the study among those that asked for it and its labels as they are asked for now."""
+    asked = as_asked(record, config)
+    if asked is not record:
+        store.write(asked)
+    return asked

@@ -14,6 +14,7 @@ from hydra.core.config_loader import ConfigLoader
 from seqbench.claim import Claimed
 from seqbench.errors import ConfigError, RecordError
 from seqbench.jobs import lanes
+from seqbench.labels import as_asked
 from seqbench.record import Record
 from seqbench.report import Troubles, headline, told
 from seqbench.store import Store
@@ -55,14 +56,14 @@ def announce(plan: Plan, done: int) -> str:
 
 
 def _stands(cell: Cell) -> bool:
-    """Whether nothing is left to do for a cell, its study's name in the record included."""
+    """Whether nothing is left to do for a cell, its study's name and its labels in the record included."""
     if cell.config.rerun == "always":
         return False
     try:
         record = Store(cell.config.results).find(cell.id)
     except RecordError:
         return False  # run() says it
-    if record is None or (cell.names.study is not None and cell.names.study not in record.studies):
+    if record is None or as_asked(record, cell.config) is not record:
         return False
     final = ("finished",) if cell.config.rerun == "failed" else ("finished", "diverged", "out_of_memory", "failed")
     return record.status in final

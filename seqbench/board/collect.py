@@ -27,8 +27,9 @@ class Expected:
 
     id: str
     task: str  # config file name
+    column: str  # what the board calls it
     encoder: str  # config file name
-    label: str
+    label: str  # what the board calls it
     seed: int
     config: dict[str, Any]  # resolved
 

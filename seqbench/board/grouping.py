@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from seqbench.board import identity
@@ -18,9 +19,10 @@ from seqbench.board.text import Scale
 class Item:
     """A record, or a cell of the plan that has none."""
 
-    label: str
+    label: str  # of the row
     encoder: str
     task: str
+    task_label: str  # of the column
     seed: int
     config: dict[str, Any]
     entry: Entry | None = None
@@ -30,35 +32,52 @@ class Item:
 
 
 def items_of(entries: Sequence[Entry], expected: Sequence[Expected]) -> list[Item]:
-    """Every record, then every cell of the plan that has none."""
+    """Every record, then every cell of the plan that has none.
+
+    A record that the plan names has the plan's names: those that it was made under may be another study's.
+    """
     there = {entry.record.id for entry in entries}
-    items = [
-        Item(
-            label=entry.record.encoder.label,
-            encoder=entry.record.encoder.name,
-            task=entry.record.task.name,
-            seed=entry.record.seed,
-            config=entry.record.config,
-            entry=entry,
+    planned = {cell.id: cell for cell in expected}
+    items = []
+    for entry in entries:
+        record, cell = entry.record, planned.get(entry.record.id)
+        items.append(
+            Item(
+                label=cell.label if cell else record.encoder.label,
+                encoder=cell.encoder if cell else record.encoder.name,
+                task=cell.task if cell else record.task.name,
+                task_label=cell.column if cell else record.task.label or record.task.name,
+                seed=record.seed,
+                config=record.config,
+                entry=entry,
+            )
         )
-        for entry in entries
-    ]
     items += [
-        Item(label=e.label, encoder=e.encoder, task=e.task, seed=e.seed, config=e.config, expected=e)
-        for e in expected
-        if e.id not in there
+        Item(
+            label=cell.label,
+            encoder=cell.encoder,
+            task=cell.task,
+            task_label=cell.column,
+            seed=cell.seed,
+            config=cell.config,
+            expected=cell,
+        )
+        for cell in expected
+        if cell.id not in there
     ]
     return items
 
 
 def columns_of(items: Sequence[Item], split: str) -> list[Column]:
     """One per task, version and set of examples; names with what differs where one task has several."""
-    by_task: dict[str, list[Item]] = {}
+    by_label: dict[str, list[Item]] = {}
     for item in items:
-        by_task.setdefault(item.task, []).append(item)
+        by_label.setdefault(item.task_label, []).append(item)
     columns = []
-    for task, members in sorted(by_task.items()):
-        flats = _without_seeds([identity.flatten(item.config.get("task", {})) for item in members], members)
+    for label, members in sorted(by_label.items()):
+        places = _places(members)
+        flats = [identity.flatten(item.config.get("task", {})) for item in members]
+        flats = _without_seeds([_without(flat, places) for flat in flats], members)
         bases = [identity.frozen(flat) for flat in flats]
         facts = [_data_facts(item, split) for item in members]
         common: dict[str, Counter[str]] = {}
@@ -72,7 +91,7 @@ def columns_of(items: Sequence[Item], split: str) -> list[Column]:
             keyed.setdefault(f"{base} {key}", ({**flat, **(fact or {})}, []))[1].append(item)
         groups = sorted(keyed.values(), key=lambda group: identity.frozen(group[0]))
         for (_, group), words in zip(groups, identity.distinctions([flat for flat, _ in groups]), strict=True):
-            column = _named_column(task, words, group)
+            column = _named_column(label, words, group)
             for item in group:
                 item.column = column.id
             columns.append(column)
@@ -87,12 +106,23 @@ def _data_facts(item: Item, split: str) -> Flat | None:
     return {"version": record.task.version, "data_version": record.task.data_version, "examples": facts.sha256}
 
 
-def _named_column(task: str, words: str, group: Sequence[Item]) -> Column:
+def _places(members: Sequence[Item]) -> set[str]:
+    """Names of the files that the records were made of, as far as they are files of the user's own."""
+    data = [fact for item in members if item.entry for fact in item.entry.record.data]
+    return {fact.name for fact in data if fact.url == f"file:{fact.name}"}
+
+
+def _without(flat: Flat, places: set[str]) -> Flat:
+    """Without what says where such a file lies: what it holds is known by its checksum."""
+    return {key: v for key, v in flat.items() if not (isinstance(v, str) and PurePath(v).name in places)}
+
+
+def _named_column(label: str, words: str, group: Sequence[Item]) -> Column:
     facts = next((item.entry.record.task for item in group if item.entry), None)
     return Column(
-        id=f"{task} {words}".strip(),
-        label=f"{task} ({words})" if words else task,
-        task=task,
+        id=f"{label} {words}".strip(),
+        label=f"{label} ({words})" if words else label,
+        task=group[0].task,
         kind=facts.kind if facts else "",
         modality=facts.modality if facts else "",
         metric="",

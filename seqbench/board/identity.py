@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 Flat = dict[str, Any]
 NOT_A_ROW = frozenset(  # decides no score, or is the column's, or the replicate's
-    ("seed", "label", "results", "rerun", "deterministic", "allowed", "logger", "study", "experiment", "task", "hydra")
+    (
+        "seed",
+        "label",
+        "task_label",
+        "results",
+        "rerun",
+        "deterministic",
+        "allowed",
+        "logger",
+        "study",
+        "experiment",
+        "task",
+        "hydra",
+    )
 )
 NOT_A_SETUP = frozenset(  # where it runs, not what: as in the id of a run
     (
@@ -17,6 +31,7 @@ NOT_A_SETUP = frozenset(  # where it runs, not what: as in the id of a run
         "budget.eval_batch_tokens",
     )
 )
+HASH = re.compile(r"[0-9a-f]{64}")
 ABSENT = "absent"
 
 
@@ -35,6 +50,16 @@ def setup(config: Mapping[str, Any]) -> Flat:
     """What a row is made of: encoder, protocol, budget, optimizer, schedule and whatever else changes a score."""
     flat = flatten({key: value for key, value in config.items() if key not in NOT_A_ROW})
     return {key: value for key, value in flat.items() if key not in NOT_A_SETUP}
+
+
+def whole(config: Mapping[str, Any]) -> Flat:
+    """All that decides a run's id, but the seed: its set-up and its task."""
+    return {**setup(config), **flatten(config.get("task", {}), "task")}
+
+
+def typed(value: Any) -> str:
+    """A value as an override has it."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def varying(items: Sequence[Flat]) -> list[str]:
@@ -76,7 +101,7 @@ def distinctions(items: Sequence[Flat]) -> list[str]:
         remaining.remove(best)
         classes = len(_classes(items, chosen))
     short = _short_names(chosen, varying(items))
-    texts = [", ".join(f"{short[key]}={show(item.get(key, ABSENT))}" for key in chosen) for item in items]
+    texts = [", ".join(f"{short[key]}={show(item.get(key, ABSENT), key)}" for key in chosen) for item in items]
     if len(set(texts)) < parts:
         texts = [f"{text}, {digest(item)}" if text else digest(item) for text, item in zip(texts, items, strict=True)]
     return texts
@@ -87,16 +112,18 @@ def digest(item: Any) -> str:
     return hashlib.sha256(frozen(item).encode()).hexdigest()[:6]
 
 
-def show(value: Any) -> str:
-    """A config value, short: a class by its last name, a long text by its two ends."""
+def show(value: Any, key: str = "") -> str:
+    """A config value, short: a class by its last name, a checksum by its start, a long text by its two ends."""
     if isinstance(value, float):
         text = f"{value:g}"
     elif value is None or isinstance(value, bool):
         text = {None: "none", True: "yes", False: "no"}[value]
     else:
         text = value if isinstance(value, str) else json.dumps(value, default=str)
-    if isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split(".")):
-        text = value.rsplit(".", 1)[1]
+    if key.endswith("_target_"):
+        text = text.rsplit(".", 1)[-1]
+    if HASH.fullmatch(text):
+        text = text[:6]
     return text if len(text) <= 28 else f"{text[:14]}…{text[-12:]}"
 
 

@@ -174,7 +174,7 @@ def _unequal(records: Sequence[Any]) -> dict[str, Counter[Any]]:
     """Settings of the race that differ down a column, floors aside."""
     trained = [record for record in records if record.encoder.family != "trivial"]
     flats = [identity.flatten({k: record.config.get(k) for k in RACE}) for record in trained]
-    return {key: Counter(identity.show(flat.get(key)) for flat in flats) for key in identity.varying(flats)}
+    return {key: Counter(identity.show(flat.get(key), key) for flat in flats) for key in identity.varying(flats)}
 
 
 def _with_ties(cells: list[Cell], column: Column, samples: dict[str, Floats], bootstrap: Bootstrap) -> list[Cell]:

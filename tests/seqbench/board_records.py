@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from seqbench.record import (
     Artefact,
     Code,
     Cost,
+    DataFile,
     EncoderFacts,
     Environment,
     Latency,
@@ -56,8 +57,11 @@ def config(
         "results": results,
     }
     for key, value in keys.items():
-        section, name = key.split("__")
-        made[section][name] = value
+        *sections, name = key.split("__")
+        section = made
+        for each in sections:
+            section = section[each]
+        section[name] = value
     return made
 
 
@@ -67,6 +71,8 @@ def write(
     task: str = "listops",
     encoder: str = "encoder_only",
     label: str | None = None,
+    task_label: str = "",
+    files: Sequence[DataFile] = (),
     family: str | None = None,
     seed: int = 0,
     status: Status = "finished",
@@ -114,7 +120,12 @@ def write(
         status=status,
         reason=reason,
         task=TaskFacts(
-            name=task, kind="Classification", version=1, data_version=1, modality=MODALITY.get(task, "synthetic")
+            name=task,
+            label=task_label,
+            kind="Classification",
+            version=1,
+            data_version=1,
+            modality=MODALITY.get(task, "synthetic"),
         ),
         encoder=EncoderFacts(
             name=encoder, label=label or encoder, family=family or encoder.replace("_", "-"), target="encoders.E"
@@ -124,6 +135,7 @@ def write(
         studies=["made_up"],
         overrides=[f"encoder={encoder}", f"task={task}", f"seed={seed}"],
         config=resolved,
+        data=list(files),
         headline=metric if finished else None,
         scores={"test": {metric: score}, "valid": {metric: score}} if finished else {},
         curves=curve,

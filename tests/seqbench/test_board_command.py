@@ -12,10 +12,12 @@ from seqbench import leaderboard
 from seqbench.board import study
 from seqbench.board.collect import Expected
 from seqbench.errors import ConfigError
+from seqbench.store import Store
 from tests.seqbench import board_records as made
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = "resamples=100"
+MINE = study.Asked(study="mine")
 
 
 @pytest.fixture
@@ -80,6 +82,7 @@ def plan_of(*seeds: int) -> study.Planned:
         Expected(
             id=records[seed].id if seed in records else f"new{seed}",
             task="listops",
+            column="listops",
             encoder="encoder_only",
             label="encoder_only",
             seed=seed,
@@ -94,44 +97,44 @@ def test_a_study_is_its_plan_and_the_plan_is_kept(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made.write(here / "results", encoder="gru")  # of another study
-    monkeypatch.setattr(study, "_make", lambda name: plan_of(0, 1, 2))
+    monkeypatch.setattr(study, "_make", lambda asked: plan_of(0, 1, 2))
     assert leaderboard.main([FAST, "study=mine"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 1 cells with a score, 0 runs failed, 1 not run"
     assert (here / "reports" / "mine" / "leaderboard.md").read_text().startswith("# Two seeds\n")
-    first = study.planned("mine", out=Path("reports/mine"))
+    first = study.planned(MINE, out=Path("reports/mine"))
 
-    def refuse(name: str) -> study.Planned:
+    def refuse(asked: study.Asked) -> study.Planned:
         raise AssertionError("planned again")
 
     monkeypatch.setattr(study, "_make", refuse)
-    assert study.planned("mine", out=Path("reports/mine")) == first
+    assert study.planned(MINE, out=Path("reports/mine")) == first
     with pytest.raises(AssertionError, match="planned again"):
-        study.planned("other", out=Path("reports/mine"))
-    monkeypatch.setattr(study, "_key", lambda name: "after a change of code")
+        study.planned(study.Asked(study="mine", overrides=("budget.steps=5",)), out=Path("reports/mine"))
+    monkeypatch.setattr(study, "_key", lambda asked: "after a change of code")
     with pytest.raises(AssertionError, match="planned again"):
-        study.planned("mine", out=Path("reports/mine"))
+        study.planned(MINE, out=Path("reports/mine"))
 
 
 def test_plans_on_a_users_own_files_are_not_kept(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "rows.csv").write_text("a,b\n")
     plan = plan_of(0)
     plan.cells[0].config["task"]["data"]["path"] = "rows.csv"
-    monkeypatch.setattr(study, "_make", lambda name: plan)
-    study.planned("mine", out=here / "kept")
+    monkeypatch.setattr(study, "_make", lambda asked: plan)
+    study.planned(MINE, out=here / "kept")
     assert not (here / "kept").exists()
 
 
 def test_a_study_that_has_no_plan_any_more_is_shown_by_its_records(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gone(name: str) -> study.Planned:
+    def gone(asked: study.Asked) -> study.Planned:
         raise ConfigError("there is no such study")
 
     monkeypatch.setattr(study, "_make", gone)
-    found = study.gather(Path("results"), "made_up", out=here)  # as the records say
+    found = study.gather(Path("results"), study.Asked(study="made_up"), out=here)  # as the records say
     assert len(found.entries) == 2
     assert found.plan is None
     assert "there is no such study" in found.notices[0]
     with pytest.raises(ConfigError, match="no such study"):
-        study.gather(Path("results"), "mine", out=here)
+        study.gather(Path("results"), MINE, out=here)
 
 
 def test_help_and_a_board_need_no_torch(here: Path) -> None:
@@ -144,6 +147,67 @@ def test_help_and_a_board_need_no_torch(here: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
     assert "confidence: 0.95" in done.stdout
+
+
+def test_keys_of_runs_go_to_the_plan() -> None:
+    own, others = leaderboard.split_keys(
+        ["study=x", "seed=0,1", "out=there", "budget.steps=5", "+encoder.dim=2", "split"]
+    )
+    assert own == ["study=x", "out=there", "split"]
+    assert others == ["seed=0,1", "budget.steps=5", "+encoder.dim=2"]
+    with pytest.raises(ConfigError, match=r"bugdet\.steps: no such key"):
+        leaderboard.split_keys(["bugdet.steps=5"])
+
+
+OWN_STUDY = """
+name: mine
+title: Mine
+grid:
+  - {encoder: [bag, dlinear], task: [listops, etth1], seed: [0, 1]}
+set: {budget.steps: 7}
+"""
+
+
+def test_a_study_of_the_users_own_with_what_was_typed_beside_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The board's plan is the one of `train.py -m` with the same words, and records of other words are told."""
+    (here / "own" / "study").mkdir(parents=True)
+    (here / "own" / "study" / "mine.yaml").write_text(OWN_STUDY)
+    asked = study.Asked(study="mine", overrides=("budget.steps=5",), config_dir="own")
+    cells = study.planned(asked, out=here / "aside").cells
+    assert {cell.config["budget"]["steps"] for cell in cells} == {5}
+    for cell in cells[:2]:
+        record = made.write(here / "results", seed=cell.seed, encoder="bag", value=0.4 + cell.seed / 10)
+        Store(here / "results").write(
+            record.model_copy(update={"id": cell.id, "config": cell.config, "studies": ["mine"]})
+        )
+    common = [FAST, "study=mine", "--config-dir", "own"]
+    assert leaderboard.main([*common, "budget.steps=5"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 1 cells with a score, 0 runs failed, 4 not run"
+    content = (here / "reports" / "mine" / "leaderboard.md").read_text()
+    assert content.startswith("# Mine\n")
+    assert leaderboard.main(common) == 0
+    *_, count, told = capsys.readouterr().out.splitlines()
+    assert count == "0 runs, 0 cells with a score, 0 runs failed, 6 not run"
+    assert "2 records of this study, not shown here, made with other settings: budget.steps=5 (2)" in told
+    assert "leaderboard.py --config-dir own study=mine budget.steps=5" in told
+    content = (here / "reports" / "mine" / "leaderboard.md").read_text()
+    assert "budget.steps=5 (2)" in content
+    assert "dlinear on listops: " in content  # what can't be, with its reason
+    assert leaderboard.main([*common, "budget.steps=6"]) == 0
+    assert "study=mine" in capsys.readouterr().out.splitlines()[-1]
+    assert leaderboard.main([*common, "encoder=nowhere"]) == 2
+    assert "encoder=nowhere: there is no such encoder" in capsys.readouterr().err
+    assert leaderboard.main([FAST, "--config-dir", "absent"]) == 2
+    assert "--config-dir: 'absent' is no folder" in capsys.readouterr().err
+
+
+def test_the_board_of_a_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert leaderboard.main([FAST, "encoder=bag,dlinear", "task=listops,etth1", "budget.steps=3"]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[-2] == "0 runs, 0 cells with a score, 0 runs failed, 3 not run"
+    assert out[-1].endswith("python scripts/train.py -m encoder=bag,dlinear task=listops,etth1 budget.steps=3")
+    content = (here / "reports" / "sweep" / "leaderboard.md").read_text()
+    assert "dlinear on listops: " in content
 
 
 @pytest.mark.slow

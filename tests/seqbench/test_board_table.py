@@ -14,6 +14,7 @@ from seqbench.board.collect import Expected
 from seqbench.board.model import Board, Cell
 from seqbench.board.statistics import Bootstrap
 from seqbench.board.table import build
+from seqbench.record import DataFile
 from seqbench.store import Store
 from tests.seqbench import board_records as made
 
@@ -243,6 +244,7 @@ def test_a_plan_shows_what_is_not_run_and_what_cannot_be(tmp_path: Path) -> None
         Expected(
             id=record.id if (task, seed) == ("listops", 0) else f"{task}{seed}",
             task=task,
+            column=task,
             encoder="lstm",
             label="lstm",
             seed=seed,
@@ -253,7 +255,13 @@ def test_a_plan_shows_what_is_not_run_and_what_cannot_be(tmp_path: Path) -> None
     ]
     plan.append(
         Expected(
-            id="x", task="stsb", encoder="gru", label="gru", seed=0, config=made.config("stsb", "gru", 0, results="")
+            id="x",
+            task="stsb",
+            column="stsb",
+            encoder="gru",
+            label="gru",
+            seed=0,
+            config=made.config("stsb", "gru", 0, results=""),
         )
     )
     board = board_of(tmp_path, expected=plan, left_out={("gru", "listops"): "needs a Decoder"})
@@ -264,6 +272,37 @@ def test_a_plan_shows_what_is_not_run_and_what_cannot_be(tmp_path: Path) -> None
     assert (never.state, never.notes) == ("not planned", ("needs a Decoder",))
     assert [(r.label, c.label) for c, r, _ in board.in_order()].count(("gru", "listops")) == 0
     assert len(board.missing) == 4
+
+
+def test_columns_of_own_data_have_the_names_of_their_files(tmp_path: Path) -> None:
+    """One column for a file, wherever it lies; two for two of the same name, told apart by what differs."""
+    file = DataFile(name="reviews.csv", url="file:reviews.csv", sha256="a" * 64)
+    common: dict[str, Any] = {"task": "own_classification", "task_label": "own_classification: reviews.csv"}
+    for seed, path in enumerate(("reviews.csv", "/data/reviews.csv")):
+        made.write(tmp_path, seed=seed, files=[file], task__data__rows=path, **common)
+    assert [column.label for column in board_of(tmp_path).columns] == ["own_classification: reviews.csv"]
+    made.write(tmp_path, files=[file], task__data__rows="reviews.csv", data_sha256="b" * 64, **common)
+    assert [column.label for column in board_of(tmp_path).columns] == [
+        "own_classification: reviews.csv (examples=bbbbbb)",
+        "own_classification: reviews.csv (examples=dddddd)",
+    ]
+    made.write(tmp_path, task="own_classification", task_label="stars")
+    assert board_of(tmp_path).columns[-1].label == "stars"
+    assert board_of(tmp_path).columns[-1].task == "own_classification"
+
+
+def test_a_plans_labels_count_on_its_board(tmp_path: Path) -> None:
+    """Records that another study made under other names share a row with those of this one."""
+    records = [made.write(tmp_path, seed=seed, label=f"theirs {seed}") for seed in (0, 1)]
+    plan = [
+        Expected(id=r.id, task="listops", column="mine", encoder="gru", label="GRU", seed=r.seed, config=r.config)
+        for r in records
+    ]
+    board = board_of(tmp_path, expected=plan)
+    assert [row.label for row in board.rows] == ["GRU"]
+    assert [column.label for column in board.columns] == ["mine"]
+    assert cell(board, "GRU", "mine").seeds == (0, 1)
+    assert len(board_of(tmp_path).rows) == 2
 
 
 def test_distinctions_are_short_and_distinct() -> None:

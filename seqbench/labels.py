@@ -1,0 +1,59 @@
+"""What a board calls a run's row and its column: the user's words, else the names of the config files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from seqbench.config import RunConfig
+from seqbench.record import Record
+
+PLAIN = ("train", "training", "data", "all")  # names of files that tell nothing without their folder's
+
+
+def row_label(config: RunConfig) -> str:
+    """`label`, or the encoder's file name."""
+    return config.label or config.names.encoder
+
+
+def column_label(config: RunConfig) -> str:
+    """`task_label`, or the task's file name; where that serves for any data, with the data's: `own_labelling: a.conll`.
+
+    Such data is known by its class, which names the arguments that are paths: the first of them that is given counts.
+    """
+    task = config.names.task
+    if config.task_label:
+        return config.task_label
+    data = config.task.get("data")
+    if not isinstance(data, dict) or "_target_" not in data:
+        return task
+    from seqbench.build import locate  # with torch: as_asked() needs none
+
+    paths = getattr(locate(data["_target_"], "task.data", config.allowed), "paths", ())
+    given = next((value for key, value in data.items() if key in paths and isinstance(value, str)), None)
+    return task if given is None else f"{task}: {_short(given)}"
+
+
+def as_asked(record: Record, config: RunConfig) -> Record:
+    """The record with the study and the labels that a config asks for; the same object where it has them.
+
+    A name is no part of a run, so that a new one needs none.
+    """
+    changes: dict[str, Any] = {}
+    study = config.names.study
+    if study is not None and study not in record.studies:
+        changes["studies"] = sorted({*record.studies, study})
+    if config.label is not None and config.label != record.encoder.label:
+        changes["encoder"] = record.encoder.model_copy(update={"label": config.label})
+    if config.task_label is not None and config.task_label != record.task.label:
+        changes["task"] = record.task.model_copy(update={"label": config.task_label})
+    return record.model_copy(update=changes) if changes else record
+
+
+def _short(place: str) -> str:
+    """A file's or a folder's name; the name of a hub's set as it is."""
+    path = Path(place).expanduser()
+    if not path.exists():
+        return place if len(path.parts) <= 2 and not path.is_absolute() else path.name
+    path = path.resolve()
+    return f"{path.parent.name}/{path.name}" if path.stem.lower() in PLAIN else path.name
