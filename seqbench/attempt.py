@@ -184,6 +184,7 @@ class Attempt:
             "data_wait_share": min(1.0, feed.waited / progress.train_seconds) if trained else None,
             "padding_share": 1 - feed.real / feed.padded if feed.padded else None,
             "train_tokens": feed.real,
+            "train_items": progress.items,
             "train_tokens_per_second": feed.real / progress.train_seconds if trained else None,
             "eval_examples_per_second": examples_per_second,
             "latency": latency,

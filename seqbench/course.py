@@ -46,6 +46,7 @@ class Progress:
     train_seconds: float = 0.0  # in steps alone
     seconds: float = 0.0  # evaluation included
     seconds_before: float = 0.0  # of those, in processes before this one
+    items: int = 0  # labels that the losses were means over
     curve: list[dict[str, Any]] = field(default_factory=list)  # Points
 
     def is_gain(self, value: float, best: Literal["max", "min"]) -> bool:
@@ -149,6 +150,7 @@ class Course(pl.Callback):
             if not math.isfinite(value):
                 raise Diverged(self.checked_step + 1 + i // self.plan.accumulate, value)
         self.since += zip(values, items, strict=True)
+        self.progress.items += sum(items)
         self.checked_step = self.progress.step
 
     def _evaluate(self, trainer: pl.Trainer, module: Module, *, over: bool) -> None:

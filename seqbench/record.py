@@ -98,6 +98,9 @@ class Cost(_Part):
     data_wait_share: float | None = Field(default=None, description="of train_seconds spent waiting for batches")
     padding_share: float | None = Field(default=None, description="of trained positions that were padding")
     train_tokens: int | None = Field(default=None, description="real positions trained on")
+    train_items: int | None = Field(
+        default=None, description="labels (rows, tokens, steps) that losses were means over"
+    )
     train_tokens_per_second: float | None = None
     eval_examples_per_second: float | None = None
     latency: Latency | None = None

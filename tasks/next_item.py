@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from tasks.metrics.base import Metric
 from tasks.metrics.ranking import ranks_of
 from tasks.padding import Ragged
 from tasks.readout import auxiliary
-from tasks.tokenizers import SPECIAL
+from tasks.tokenizers import MASK, SPECIAL
 
 FIRST = len(SPECIAL)  # id of item 1
 TOP = 10  # items that a prediction names
@@ -30,10 +30,10 @@ NO_LABEL = -1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NextItemBatch(Batch):
-    """Histories, what follows which of their positions, and what is not to be ranked."""
+    """Histories, what is to be told at which of their positions, and what is not to be ranked."""
 
     source: Sequences  # (B, L) ids
-    label: Tensor  # (B, L) int64, place of the item that follows (item - 1), or NO_LABEL; always set at the last one
+    label: Tensor  # (B, L) int64, place of the item to tell (item - 1), or NO_LABEL; always set at the last one
     seen: Tensor  # (B, S) int64, ids left out of the ranking, PAD to the right; S = 0 where nothing is
 
 
@@ -41,15 +41,22 @@ class NextItem(Task):
     """Full softmax over all items; full ranking of them, never among sampled ones (Krichene and Rendle 2020).
 
     `source` is a user's earlier items in order of time, (L,) whole numbers from 1 to `num_items`, `target` the item
-    after them. The encoder reads the last `max_length` items and its state at the last one predicts. What is trained:
+    after them. The state at the last position predicts. What is trained is the `objective`:
 
-    - a causal encoder predicts at every position (Kang and McAuley 2018, arXiv 1808.09781, section III-E, with a full
-      softmax): a long history is cut into windows that have each of its items but the first as a label once;
-    - any other, which would see the answer, at the last position of prefixes: every prefix of every history is a row.
+    - `next`: at every position the item that follows (Kang and McAuley 2018, arXiv 1808.09781, section III-E, with a
+      full softmax). A long history is cut into windows that have each of its items but the first as a label once. For
+      causal encoders alone: any other would see the answer;
+    - `cloze`: items are hidden behind MASK and told from both sides (Sun et al. 2019, arXiv 1904.06690, section 3.5);
+      for the item that follows, MASK stands at the end. A training window of `max_length` items, each item in one
+      window, has round(`mask_share` of them), at least one, hidden anew each time; a share `last_share` of the windows
+      only its last, as in testing (the official code adds such a copy to every ten). A causal encoder may have it, too;
+    - `prefix`: the item that follows a prefix, every prefix of every history being a row of one label, for any encoder;
+    - `auto`: what the field does for the encoder, `next` for a causal one, `cloze` for any other.
 
-    So an epoch has as many labels for either, in many more rows for the second. `exclude_seen`: items of the whole
-    history are left out of the ranking (a target among them is then ranked last); false is what RecBole does for
-    sequential models (`FullSortEvalDataLoader`). `tie`: the output weights are the input table, as in SASRec.
+    A step of equally many rows so has unlike numbers of labels: all positions, a share of them, one. The record counts
+    them (`cost.train_items`). The encoder reads at most `max_length` positions, MASK included. `exclude_seen`: items of
+    the whole history are left out of the ranking (a target among them is then ranked last); false is what RecBole does
+    for sequential models (`FullSortEvalDataLoader`). `tie`: the output weights are the input table, as in SASRec.
 
     A prediction is {"rank": of the true item, ties by mean; "top": the ten best items, best first}. Raises DataError
     for an item out of range and for a training history of fewer than two items with its target.
@@ -63,16 +70,21 @@ class NextItem(Task):
         data: DataSet,
         num_items: Annotated[int, Field(gt=1)],
         max_length: Annotated[int, Field(gt=0)],
+        objective: Literal["auto", "next", "cloze", "prefix"],
+        mask_share: Annotated[float, Field(gt=0, le=1)],
+        last_share: Annotated[float, Field(ge=0, le=1)],
         exclude_seen: bool,
         tie: bool,
         metrics: list[Metric],
     ) -> None:
         super().__init__(data=data, metrics=metrics)
         self.num_items, self.max_length = num_items, max_length
+        self.objective, self.mask_share, self.last_share = objective, mask_share, last_share
         self.exclude_seen, self.tie = exclude_seen, tie
         self.items: dict[str, Ragged] = {}  # split -> each history with its target at the end
-        self.rows: dict[str, NDArray[np.int64]] = {}  # split -> (N, 4): history, begin, end of input, first label's end
-        self.every_position = True
+        self.rows: dict[str, NDArray[np.int64]] = {}  # split -> (N, 4): history, first item read, item told at the last
+        # position, item told first
+        self.trained: Literal["next", "cloze", "prefix"] = "next"  # what `auto` stands for, once an encoder is attached
 
     def outline(self) -> InputSpec:
         """All is known."""
@@ -83,12 +95,16 @@ class NextItem(Task):
         """Check the items, list the rows."""
         for split in SPLITS:
             self.items[split] = self._items(split)
-            if split != "train":
-                ends = self.items[split].lengths - 1
-                begins = np.maximum(0, ends - self.max_length)
-                self.rows[split] = np.stack([np.arange(len(ends)), begins, ends, ends], axis=1)
-        self.rows["train"] = self._training_rows()
+        self._list_rows()
         self.spec = self.outline()
+
+    def _list_rows(self) -> None:
+        """Rows of all splits, which depend on what is trained: MASK takes a position."""
+        for split in SPLITS[1:]:
+            ends = self.items[split].lengths - 1
+            begins = np.maximum(0, ends - self.max_length + (self.trained == "cloze"))
+            self.rows[split] = np.stack([np.arange(len(ends)), begins, ends, ends], axis=1)
+        self.rows["train"] = self._training_rows()
 
     def _items(self, split: str) -> Ragged:
         whole = []
@@ -103,20 +119,21 @@ class NextItem(Task):
         return Ragged(whole, np.int64)
 
     def _training_rows(self) -> NDArray[np.int64]:
-        """Windows whose every position has a label, or prefixes whose last one has; the input ends before `end`."""
+        """Windows whose every position has a label (any may be hidden), or prefixes whose last one has."""
         rows = []
+        cloze = self.trained == "cloze"
         for history, length in enumerate(self.items["train"].lengths.tolist()):
             end = length - 1
-            while end > 0:
-                begin = max(0, end - self.max_length)
-                first = begin + 1 if self.every_position else end
+            while end > 0:  # a first item that is left over alone tells nothing
+                begin = max(0, end - self.max_length + cloze)
+                first = {"next": begin + 1, "cloze": begin, "prefix": end}[self.trained]
                 rows.append((history, begin, end, first))
                 end = first - 1
         return np.array(rows, dtype=np.int64)
 
     def lengths(self, split: str) -> NDArray[np.int64]:
-        """Items that a row feeds, (N,)."""
-        lengths: NDArray[np.int64] = self.rows[split][:, 2] - self.rows[split][:, 1]
+        """Positions that a row feeds, (N,)."""
+        lengths: NDArray[np.int64] = self.rows[split][:, 2] - self.rows[split][:, 1] + (self.trained == "cloze")
         return lengths
 
     def accounting(self, split: str) -> Accounting:
@@ -126,13 +143,18 @@ class NextItem(Task):
         return Accounting(examples=len(rows), positions=int(self.lengths(split).sum()), truncated=cut, dropped=0)
 
     def collate(self, split: str, rows: NDArray[np.int64]) -> NextItemBatch:
-        """Histories padded, labels beside them."""
+        """Histories padded, labels beside them. In cloze training they stand bare: `forward` hides what it asks for."""
         items, sources, labels, seen = self.items[split], [], [], []
+        cloze = self.trained == "cloze"
         for history, begin, end, first in self.rows[split][rows].tolist():
             whole = items[history]
-            sources.append(whole[begin:end] + (FIRST - 1))
-            label = whole[begin + 1 : end + 1] - 1
-            label[: first - begin - 1] = NO_LABEL
+            source = whole[begin : end + cloze] + (FIRST - 1)
+            if cloze and split != "train":
+                source[-1] = MASK
+            sources.append(source)
+            told = begin + 1 - cloze  # number of the item that is told at the first position
+            label = whole[told : end + 1] - 1
+            label[: first - told] = NO_LABEL
             labels.append(label)
             seen.append(whole[:end] + (FIRST - 1) if self.exclude_seen else whole[:0])
         every = np.arange(len(rows))
@@ -145,16 +167,25 @@ class NextItem(Task):
 
     # -- with an encoder -----------------------------------------------------------------------------------------
     def attach(self, encoder: Encoder) -> None:
-        """A linear map to all items, or the encoder's table; and, for its causality, what a training row is."""
+        """A linear map to all items, or the encoder's table; and, for its causality, what a row is."""
         self.head = VocabularyHead(encoder=encoder, vocab_size=FIRST + self.num_items, tie=self.tie)
-        self.every_position = encoder.causal
-        self.rows["train"] = self._training_rows()
+        if self.objective == "next" and not encoder.causal:
+            raise ValueError(
+                f"task.objective: next needs a causal encoder, {type(encoder).__name__} would see the answer;"
+                " use cloze, prefix or auto"
+            )
+        auto: Literal["next", "cloze"] = "next" if encoder.causal else "cloze"
+        self.trained = auto if self.objective == "auto" else self.objective
+        self._list_rows()
 
     def forward(self, encoder: Encoder, batch: Batch) -> Output:
         """Mean cross-entropy over labels; outside training also the ranking by the last position's state."""
         assert isinstance(batch, NextItemBatch)
-        states = encoder(batch.source)
-        counted_BL = batch.label != NO_LABEL
+        source, counted_BL = batch.source, batch.label != NO_LABEL
+        if self.trained == "cloze":
+            counted_BL = self._hidden(counted_BL)
+            source = replace(source, values=source.values.masked_fill(counted_BL, MASK))
+        states = encoder(source)
         logits_MI = self.head(states.values[counted_BL], encoder)[:, FIRST:].float()
         label_M = batch.label[counted_BL]
         loss = auxiliary(F.cross_entropy(logits_MI, label_M), states)
@@ -163,6 +194,18 @@ class NextItem(Task):
         last_B = counted_BL.sum(1).cumsum(0) - 1  # a row's last label stands at its last position
         predictions = self._predictions(logits_MI[last_B], label_M[last_B], batch.seen)
         return Output(loss=loss, items=len(label_M), predictions=predictions)
+
+    def _hidden(self, may_BL: Tensor) -> Tensor:
+        """Which positions are hidden and asked for: in training a share, drawn anew; else, and sometimes, the last."""
+        places_L = torch.arange(may_BL.shape[1], device=may_BL.device)
+        last_BL = places_L == (may_BL * places_L).amax(1, keepdim=True)
+        if not self.training:
+            return last_BL
+        number_B1 = (self.mask_share * may_BL.sum(1, keepdim=True) + 0.5).floor().clamp_min(1)
+        drawn_BL = torch.rand(may_BL.shape, device=may_BL.device).masked_fill(~may_BL, 2.0)
+        some_BL = (drawn_BL.argsort(1).argsort(1) < number_B1) & may_BL
+        alone_B1 = torch.rand(len(may_BL), 1, device=may_BL.device) < self.last_share
+        return torch.where(alone_B1, last_BL, some_BL)
 
     def _predictions(self, scores_BI: Tensor, true_B: Tensor, seen_BS: Tensor) -> list[dict[str, Any]]:
         scores_BV = F.pad(scores_BI, (FIRST, 0)).scatter(1, seen_BS, -torch.inf)

@@ -153,6 +153,12 @@ def _with_facts(column: Column, records: Sequence[Any], split: str) -> Column:
         notices.append(f"{column.label}: not all rows were scored on the same number of examples: {counted(counts)}")
     for key, number in _unequal(records).items():
         notices.append(f"{column.label}: {key} is not the same for all rows: {counted(number)}")
+    labels = _labels_a_step(records)
+    if labels and max(labels) > 1.1 * min(labels):
+        notices.append(
+            f"{column.label}: rows were trained on unequal numbers of labels a step, {min(labels):.3g} to"
+            f" {max(labels):.3g}: equal steps are not equal teaching"
+        )
     machines = Counter(record.environment.machine_class for record in records)
     if len(machines) > 1:
         notices.append(
@@ -175,6 +181,11 @@ def _unequal(records: Sequence[Any]) -> dict[str, Counter[Any]]:
     trained = [record for record in records if record.encoder.family != "trivial"]
     flats = [identity.flatten({k: record.config.get(k) for k in RACE}) for record in trained]
     return {key: Counter(identity.show(flat.get(key), key) for flat in flats) for key in identity.varying(flats)}
+
+
+def _labels_a_step(records: Sequence[Any]) -> list[float]:
+    """Labels that a step's loss was the mean over, of each run that counted them and was trained."""
+    return [r.cost.train_items / r.curves[-1].step for r in records if r.cost.train_items and r.curves[-1:]]
 
 
 def _with_ties(cells: list[Cell], column: Column, samples: dict[str, Floats], bootstrap: Bootstrap) -> list[Cell]:

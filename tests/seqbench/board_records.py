@@ -86,6 +86,7 @@ def write(
     parquet: bool = True,
     data_sha256: str = "d" * 64,
     dirty: bool = False,
+    train_items: int | None = None,
     encoder_keys: Mapping[str, Any] | None = None,
     **keys: Any,
 ) -> Record:
@@ -146,6 +147,7 @@ def write(
             parameters=parameters,
             flops_train=6.0e6 * parameters,
             wall_seconds=40.0 + seed,
+            train_items=train_items,
             train_tokens_per_second=2.0e10 / max(parameters, 1000),
             latency=Latency(batch_size=1, p50_ms=0.05 + parameters / 1e5, p95_ms=0.07 + parameters / 8e4, repeats=50),
             peak_memory_mib=300.0,

@@ -133,6 +133,15 @@ def test_budgets_per_task_make_no_second_row_but_budgets_within_one_do(tmp_path:
     assert any("budget.steps is not the same for all rows" in n for c in board.columns for n in c.notices)
 
 
+@pytest.mark.parametrize(("items", "told"), [(800, True), (4000, False), (4100, False), (None, False)])
+def test_unequal_numbers_of_labels_a_step_are_told(tmp_path: Path, items: int | None, told: bool) -> None:
+    made.write(tmp_path, encoder="decoder_only", train_items=4000)
+    made.write(tmp_path, encoder="encoder_only", train_items=items)
+    notices = [n for c in board_of(tmp_path).columns for n in c.notices if "labels a step" in n]
+    assert bool(notices) == told
+    assert all("10 to 50" in notice for notice in notices)  # of 80 steps
+
+
 def test_where_a_run_ran_is_no_setup(tmp_path: Path) -> None:
     made.write(tmp_path, seed=0, trainer__workers=0)
     made.write(tmp_path, seed=1, trainer__workers=4, trainer__accelerator="gpu")

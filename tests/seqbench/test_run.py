@@ -70,6 +70,7 @@ def test_record_is_complete_and_valid(whole: Record) -> None:
     assert whole.splits["train"].examples == 42
     missing = [name for name, value in whole.cost.model_dump(exclude={"energy_joules"}).items() if value is None]
     assert missing == []
+    assert whole.cost.train_items in (3 * 42 + 7 * 4, 3 * 42 + 6 * 4 + 2)  # 40 batches, of 4 rows but each epoch's last
     assert sorted(p.name for p in folder_of(whole).iterdir()) == [
         "metrics.csv",
         "predictions.parquet",
@@ -223,6 +224,7 @@ def test_interrupted_and_resumed_is_as_uninterrupted(at: int, tmp_path: Path, mo
     straight = run(toy_config(tmp_path / "straight", broken("interrupt", at))).record
     assert straight.resumed == 0
     assert same_result(resumed.record, straight)
+    assert resumed.record.cost.train_items == straight.cost.train_items
     logs = [(folder_of(record) / "metrics.csv").read_text() for record in (resumed.record, straight)]
     assert logs[0] == logs[1]
 

@@ -20,7 +20,7 @@ from tasks.data.pinned import card
 from tasks.metrics.ranking import HR10, MRR, NDCG10
 from tasks.next_item import FIRST, NO_LABEL, NextItem
 from tasks.readout import resolve
-from tasks.tokenizers import PAD, SPECIAL
+from tasks.tokenizers import MASK, PAD, SPECIAL
 
 ITEMS = 20
 HISTORIES = [[3, 1, 4, 1, 5, 9, 2, 6, 5], [7, 8], [10, 20, 11], [12, 13, 14, 15, 16, 17, 18, 19]]
@@ -64,7 +64,8 @@ class Table(Encoder):
 
 
 def next_item(data: DataSet | None = None, *, causal: bool = True, **changes: Any) -> tuple[NextItem, Table]:
-    arguments = {"num_items": ITEMS, "max_length": 3, "exclude_seen": False, "tie": False, **changes}
+    arguments = {"num_items": ITEMS, "max_length": 3, "exclude_seen": False, "tie": False}
+    arguments |= {"objective": "auto" if causal else "prefix", "mask_share": 0.5, "last_share": 0.0, **changes}
     task = NextItem(data=data or Histories(), metrics=[NDCG10(), HR10(), MRR()], **arguments)
     task.setup()
     torch.manual_seed(0)
@@ -122,6 +123,133 @@ def test_evaluation_reads_the_last_items_and_holds_one_label() -> None:
         assert task.references("test") == [items[-1] for items in HISTORIES]
         accounting = task.accounting("test")
         assert (accounting.examples, accounting.truncated, accounting.dropped) == (4, 2, 0)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_auto_is_next_for_a_causal_encoder_and_cloze_for_another(causal: bool) -> None:
+    task, _ = next_item(causal=causal, objective="auto")
+    assert task.trained == ("next" if causal else "cloze")
+    assert next_item(causal=True, objective="cloze")[0].trained == "cloze"
+    assert next_item(causal=True, objective="prefix")[0].trained == "prefix"
+    with pytest.raises(ValueError, match=r"task\.objective: next needs a causal encoder, Table would see"):
+        next_item(causal=False, objective="next")
+
+
+class Seen(Table):
+    """Keeps what it was fed last."""
+
+    def forward(self, source: Sequences) -> States:
+        self.source = source
+        return super().forward(source)
+
+
+def cloze(data: DataSet | None = None, **changes: Any) -> tuple[NextItem, Seen]:
+    task, _ = next_item(data, causal=False, objective="cloze", **changes)
+    encoder = Seen(causal=False)
+    task.attach(encoder)
+    return task, encoder
+
+
+def test_cloze_windows_hold_every_item_once_and_of_their_length() -> None:
+    task, _ = cloze()
+    batch = everything(task, "train")
+    windows = [(v[m] - FIRST + 1).tolist() for v, m in zip(batch.source.values, batch.source.mask, strict=True)]
+    assert windows == [[2, 6, 5], [1, 5, 9], [3, 1, 4], [7, 8], [10, 20, 11], [17, 18, 19], [14, 15, 16], [12, 13]]
+    told = [(row[row != NO_LABEL] + 1).tolist() for row in batch.label]
+    assert told == windows  # which of them are asked for, forward draws
+    assert task.accounting("train").positions == sum(map(len, windows)) == int(task.lengths("train").sum())
+
+
+@pytest.mark.parametrize(("length", "share", "number"), [(50, 0.6, 30), (8, 0.6, 5), (1, 0.6, 1), (20, 0.2, 4)])
+def test_a_share_of_a_window_is_hidden_anew_each_time_and_alone_asked_for(
+    length: int, share: float, number: int
+) -> None:
+    data = Histories([[1 + (i * 3) % ITEMS for i in range(max(length, 2))]] * 4)
+    task, encoder = cloze(data, max_length=length, mask_share=share)
+    batch, rows = everything(task, "train"), []
+    for _ in range(2):
+        output = task(encoder, batch)
+        hidden = encoder.source.values == MASK
+        assert hidden.sum(1).tolist() == [number] * len(batch.index)
+        assert output.items == int(hidden.sum())
+        assert torch.equal(encoder.source.values[~hidden], batch.source.values[~hidden])
+        logits = task.head(encoder.table(torch.tensor(MASK)), encoder)[FIRST:]  # of a state that saw MASK alone
+        expected = F.cross_entropy(logits.expand(output.items, -1), batch.label[hidden])
+        assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        rows += hidden.int().tolist()
+    if length > 1:
+        assert len({tuple(row) for row in rows}) > 1
+    assert (batch.source.values != MASK).all()
+
+
+def test_a_share_of_the_windows_has_its_last_item_hidden_alone() -> None:
+    data = Histories([[1, 2, 3, 4, 5]] * 2000)
+    task, encoder = cloze(data, max_length=5, mask_share=0.8, last_share=0.3)
+    task(encoder, everything(task, "train"))
+    hidden = encoder.source.values == MASK
+    assert hidden[:, -1].sum() > 0
+    alone = hidden.sum(1) == 1
+    assert torch.equal(alone, hidden.sum(1) != 4)
+    assert hidden[alone][:, -1].all()
+    assert float(alone.float().mean()) == pytest.approx(0.3, abs=0.04)
+
+
+def test_in_testing_mask_stands_for_the_item_that_follows() -> None:
+    task, encoder = cloze(exclude_seen=True)
+    task.eval()
+    batch = everything(task, "test")
+    with torch.no_grad():
+        predictions = task(encoder, batch).predictions
+    for row, items in enumerate(HISTORIES):
+        fed = encoder.source.values[row][encoder.source.mask[row]].tolist()
+        assert fed == [*(FIRST + i - 1 for i in items[-3:-1]), MASK]  # MASK takes a position
+        assert batch.label[row][batch.label[row] != NO_LABEL].tolist() == [items[-1] - 1]
+        assert not set(items[:-1]) & set(predictions[row]["top"])
+    assert torch.equal(encoder.source.values, batch.source.values)  # the answer is not in the batch
+    assert task.references("test") == [items[-1] for items in HISTORIES]
+    assert (task.accounting("test").truncated, task.accounting("test").positions) == (2, 11)
+    state = encoder.table.weight[MASK]
+    scores = (task.head.linear.weight[FIRST:] @ state + task.head.linear.bias[FIRST:]).tolist()
+    order = sorted((i for i in range(1, ITEMS + 1) if i not in HISTORIES[0][:-1]), key=lambda i: -scores[i - 1])
+    assert predictions[0]["rank"] == (order.index(5) + 1 if 5 in order else ITEMS)
+    assert [p["rank"] for p in task.trivial("majority", "test", 0).values()] == [
+        p["rank"] for p in next_item(exclude_seen=True)[0].trivial("majority", "test", 0).values()
+    ]
+
+
+def test_both_ways_see_right_of_the_gap() -> None:
+    """Items in pairs (a, a + 10): what is hidden is told by its neighbour, on whichever side."""
+    rng = np.random.default_rng(0)
+    firsts = rng.integers(1, 11, size=(200, 3))
+    data = Histories(np.stack([firsts, firsts + 10], 2).reshape(200, 6).tolist())
+    task, _ = cloze(data, max_length=6, mask_share=0.2, last_share=0.0)
+    torch.manual_seed(0)
+    encoder = Neighbours(dim=24)
+    task.attach(encoder)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *task.parameters()], lr=0.03)
+    batch = everything(task, "train")
+    for _ in range(90):
+        loss = task(encoder, batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert float(loss.detach()) < 0.3  # log 20 is 3.0; blind to the right it would not fall below 1.1
+    task.eval()
+    with torch.no_grad():
+        ranks = [p["rank"] for p in task(encoder, everything(task, "test")).predictions]
+    assert np.mean(np.array(ranks) == 1) > 0.95
+
+
+class Neighbours(Table):
+    """A position's own vector with those of both neighbours, mixed."""
+
+    def __init__(self, *, dim: int) -> None:
+        super().__init__(causal=False, dim=dim)
+        self.mix = torch.nn.Conv1d(dim, dim, 3, padding=1)
+
+    def forward(self, source: Sequences) -> States:
+        x = self.table(source.values) * source.mask.unsqueeze(-1)
+        return States(values=torch.relu(self.mix(x.mT).mT), mask=source.mask)
 
 
 @pytest.mark.parametrize("tie", [True, False])
