@@ -71,9 +71,9 @@ class InputSpec:
 class Encoder(nn.Module, ABC):
     """Turns sequences into states. Subclasses are final: to vary one, pass it a different part or wrap it.
 
-    `forward` raises ValueError for a source longer than `spec.max_length`. Weight decay falls on matrices alone, tables
-    left out; a module, the encoder or a part of it, may exempt further parameters by a class attribute that names
-    them: `without_decay: ClassVar[frozenset[str]] = frozenset({"log_dt"})`.
+    `forward` raises ValueError for a source longer than `spec.max_length`, or of no positions. Weight decay falls on
+    matrices alone, tables left out; a module, the encoder or a part of it, may exempt further parameters by a class
+    attribute that names them: `without_decay: ClassVar[frozenset[str]] = frozenset({"log_dt"})`.
     """
 
     dim: int  # D
@@ -112,8 +112,10 @@ class Decoder(Encoder, ABC):
 
 
 def check_length(source: Sequences, spec: InputSpec) -> None:
-    """Raise ValueError when `source` is longer than the encoder was made for."""
+    """Raise ValueError when `source` is longer than the encoder was made for, and when it has no position."""
     length = source.values.shape[1]
+    if not length:
+        raise ValueError("a source of no positions; every row has at least one")
     if length > spec.max_length:
         raise ValueError(f"a source of {length} positions; this encoder was made for at most {spec.max_length}")
 

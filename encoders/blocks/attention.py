@@ -90,7 +90,7 @@ class _Attention(nn.Module):
 
     def by_head(self, x_BLD: Tensor) -> Tensor:
         """A projection (B, L, N * E) cut into its N heads, (B, L, N, E)."""
-        return x_BLD.view(*x_BLD.shape[:-1], -1, self.head_dim)
+        return x_BLD.view(*x_BLD.shape[:-1], x_BLD.shape[-1] // self.head_dim, self.head_dim)
 
     def _share(self, x_BGSE: Tensor) -> Tensor:
         """Each head of keys or values repeated for the queries that share it: (B, H, S, E)."""

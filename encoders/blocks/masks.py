@@ -25,7 +25,7 @@ def see_real(mask_BS: Tensor) -> Tensor | None:
     if mask_BS.device.type == "cpu" and not torch.compiler.is_compiling() and bool(mask_BS.all()):
         return None
     seen_BS = mask_BS.clone()
-    seen_BS[:, 0] |= ~mask_BS.any(1)
+    seen_BS[:, :1] |= ~mask_BS.any(1, keepdim=True)
     return seen_BS[:, None, None, :]
 
 

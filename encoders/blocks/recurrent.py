@@ -41,6 +41,8 @@ class RecurrentStack(nn.Module):
         many calls as there are distinct lengths, one for a single step.
         """
         x_BLD = self.dropout(x_BLD)
+        if not x_BLD.shape[1] and state is not None:
+            return x_BLD, state
         running = None if state is None else _layers_first(state)
         last, pieces = running, []
         for piece_BPD, goes_on_B in _pieces(x_BLD, mask_BL):

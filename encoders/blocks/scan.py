@@ -21,11 +21,11 @@ class DiagonalSSM(nn.Module):
     A state size of 2N real numbers is N complex ones and their conjugates (the 2 above); B is 1, as C takes its part.
     Re A = -exp(log_decay) < 0 keeps it stable. Start values (section 4, and the official code at 2ed46fc):
     A[n] = -1/2 + i pi n ("lin") or -1/2 + i (2N / pi) (2N / (2n + 1) - 1) ("inv"); log dt uniform between the logs
-    of `dt_min` and `dt_max`; C complex normal (each part N(0, 1)), skip N(0, 1).
+    of `dt_min` and `dt_max`; C standard complex normal, E|C|^2 = 1 (each part N(0, 1/2)), skip N(0, 1).
 
     What A and dt are made of is never decayed, as in the official code: 0 is no neutral value there. The smaller
-    learning rate that the code gives them is not here. All of it runs in float32 under autocast, since FFT and long
-    powers have no bfloat16.
+    learning rate that the code gives them is not here. All of it runs in float32, under autocast and where the weights
+    are bfloat16, since FFT and long powers have none; outputs have the type of the inputs.
     """
 
     without_decay: ClassVar[frozenset[str]] = frozenset({"log_dt", "log_decay", "turn"})
@@ -45,7 +45,7 @@ class DiagonalSSM(nn.Module):
         self.log_dt = nn.Parameter(torch.rand(channels) * (high - low) + low)  # (D,)
         self.log_decay = nn.Parameter(torch.full((channels, pairs), math.log(0.5)))  # (D, N)
         self.turn = nn.Parameter(turn_N.repeat(channels, 1))  # (D, N), imaginary part of A
-        self.readout = nn.Parameter(torch.randn(channels, pairs, 2))  # (D, N, 2), C
+        self.readout = nn.Parameter(torch.randn(channels, pairs, 2) * math.sqrt(0.5))  # (D, N, 2), C
         self.skip = nn.Parameter(torch.randn(channels))  # (D,)
 
     def forward(self, u_BLD: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ class DiagonalSSM(nn.Module):
         with _full_precision(u_BLD):
             u_BDL = u_BLD.float().transpose(1, 2)
             rate_DN, gain_DN = self._discrete()
-            return self._convolve(u_BDL, rate_DN, gain_DN).transpose(1, 2)
+            return self._convolve(u_BDL, rate_DN, gain_DN).transpose(1, 2).to(u_BLD.dtype)
 
     def resume(self, u_BLD: Tensor, mask_BL: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Outputs (B, L, D) from `state` on (None: zeros), and the state at each row's last real position.
@@ -62,8 +62,10 @@ class DiagonalSSM(nn.Module):
         """
         if u_BLD.shape[1] == 1 and state is not None:
             return self._step(u_BLD, mask_BL, state)
+        if not u_BLD.shape[1] and state is not None:
+            return u_BLD, state
         with _full_precision(u_BLD):
-            length, lengths_B = u_BLD.shape[1], mask_BL.sum(1)
+            length, lengths_B, dtype = u_BLD.shape[1], mask_BL.sum(1), u_BLD.dtype
             u_BLD = u_BLD.float()
             rate_DN, gain_DN = self._discrete()
             y_BDL = self._convolve(u_BLD.transpose(1, 2), rate_DN, gain_DN)
@@ -75,7 +77,7 @@ class DiagonalSSM(nn.Module):
                 readout_DN = torch.view_as_complex(self.readout.float()) * torch.exp(rate_DN)
                 y_BDL = y_BDL + 2 * _unroll(before_BDN * readout_DN, rate_DN, length).real
                 after_BDN = after_BDN + before_BDN * torch.exp(rate_DN * lengths_B[:, None, None])
-            return y_BDL.transpose(1, 2), torch.view_as_real(after_BDN)
+            return y_BDL.transpose(1, 2).to(dtype), torch.view_as_real(after_BDN)
 
     def _step(self, u_B1D: Tensor, mask_B1: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """One turn of the recurrence in the class's docstring."""
@@ -85,7 +87,7 @@ class DiagonalSSM(nn.Module):
             x_BDN = torch.exp(rate_DN) * torch.view_as_complex(state) + gain_DN * u_BD.unsqueeze(-1)
             y_BD = 2 * (torch.view_as_complex(self.readout.float()) * x_BDN).sum(-1).real + self.skip * u_BD
             state = torch.where(mask_B1[:, :, None, None], torch.view_as_real(x_BDN), state)
-            return y_BD.unsqueeze(1), state
+            return y_BD.unsqueeze(1).to(u_B1D.dtype), state
 
     def _discrete(self) -> tuple[Tensor, Tensor]:
         """dt A and (exp(dt A) - 1) / A, both (D, N) complex."""
@@ -96,6 +98,8 @@ class DiagonalSSM(nn.Module):
     def _convolve(self, u_BDL: Tensor, rate_DN: Tensor, gain_DN: Tensor) -> Tensor:
         """y = K * u + skip u with K[l] = 2 Re(sum_n C[n] gain[n] exp(dt A[n] l))."""
         length = u_BDL.shape[-1]
+        if not len(u_BDL):  # an FFT of nothing is refused
+            return u_BDL
         readout_DN = torch.view_as_complex(self.readout.float()) * gain_DN
         kernel_DL = 2 * _unroll(readout_DN, rate_DN, length).real
         spectrum_BDF = torch.fft.rfft(u_BDL, n=2 * length) * torch.fft.rfft(kernel_DL, n=2 * length)

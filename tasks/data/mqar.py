@@ -19,15 +19,18 @@ class MQAR(DataSet):
     """MQAR of Zoology (Arora et al. 2023, arXiv 2312.04927, section 3.2; HazyResearch/zoology, multiquery_ar).
 
     First P pairs `key value`, then each key once more as a query, at even distances from the pairs drawn without
-    replacement with weights a * d^(a - 1), d = 1 .. (L - 2P) / 2; all other places hold random tokens. Keys are
-    1 .. V/2 - 1, values V/2 .. V - 1, different within an example. The target at a query is its key's value; it never
-    stands after the query except as random filling, one time in V. Targets elsewhere are -100.
+    replacement with weights a * d^(a - 1), d = 1 .. (L - 2P) / 2; all other places hold random tokens, any but the
+    example's own keys. Keys are 1 .. V/2 - 1, values V/2 .. V - 1, different within an example. The target at a query
+    is its key's value; it never stands after the query except as random filling, one time in V - P. Targets elsewhere
+    are -100.
 
     A split is a list of parts `{length, pairs, examples}`: a test split can be longer, or have more pairs, than
-    training. Differences from Zoology: one random stream of our own; there V must be above L, here it need not.
+    training. Differences from Zoology: there filling is any token of V = 8192; with few tokens it would often say a key
+    once more before its query, with another token after it, and the question would have two answers (15 % of queries at
+    V = 64, L = 64, 8 pairs). One random stream of our own; there V must be above L, here it need not.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     modality = "synthetic"
 
     def __init__(
@@ -79,7 +82,9 @@ class MQAR(DataSet):
         values_NP = half + draws.choose(np.ones(self.vocab_size - half), rows, pairs)
         distance = np.arange(1, (length - context) // 2 + 1)
         gaps_NP = draws.choose(self.power_a * distance ** (self.power_a - 1.0), rows, pairs)
-        source_NL = draws.integers(self.vocab_size, rows, length)
+        source_NL = draws.integers(self.vocab_size - pairs, rows, length)  # the how-manieth of the tokens but the keys
+        for key_N in np.sort(keys_NP, axis=1).T:
+            source_NL += source_NL >= key_N[:, None]
         source_NL[:, 0:context:2], source_NL[:, 1:context:2] = keys_NP, values_NP
         target_NL = np.full((rows, length), IGNORE, dtype=np.int64)
         np.put_along_axis(source_NL, context + 2 * gaps_NP, keys_NP, axis=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -169,7 +170,40 @@ def test_start_values_are_the_papers() -> None:
     assert 0.001 <= dt.min() < 0.0015
     assert 0.066 < dt.max() <= 0.1
     assert abs(lin.log_dt.mean().item() - (math.log(0.001) + math.log(0.1)) / 2) < 0.2  # uniform in the logarithm
-    assert abs(lin.readout.std().item() - 1) < 0.05
+    c = torch.view_as_complex(lin.readout.detach())  # randn(H, N / 2, dtype=cfloat) in the official code
+    assert abs(c.abs().square().mean().item() - 1) < 0.06
+    assert abs(c.real.std().item() - math.sqrt(0.5)) < 0.03
+    assert abs(c.imag.std().item() - math.sqrt(0.5)) < 0.03
+
+
+def test_a_start_convolves_like_the_official_one() -> None:
+    """Mean square of the kernel at start, H = 1000, N = 64, l < 16: of the official S4DKernel's numbers, in numpy."""
+    torch.manual_seed(0)
+    ssm = DiagonalSSM(channels=1000, state_dim=64, init="lin", dt_min=0.001, dt_max=0.1)
+    u = torch.zeros(1, 16, 1000)
+    u[0, 0] = 1
+    with torch.no_grad():
+        kernel_LH = (ssm(u) - ssm.skip * u)[0]
+    rng = np.random.default_rng(0)
+    dt = np.exp(rng.random(1000) * (np.log(0.1) - np.log(0.001)) + np.log(0.001))
+    c = (rng.standard_normal((1000, 32)) + 1j * rng.standard_normal((1000, 32))) / np.sqrt(2)
+    a = -0.5 + 1j * np.pi * np.arange(32)
+    powers = np.exp((dt[:, None] * a)[..., None] * np.arange(16))
+    official = 2 * np.einsum("hn,hnl->hl", c * (np.exp(dt[:, None] * a) - 1) / a, powers).real
+    assert kernel_LH.square().mean().item() == pytest.approx((official**2).mean(), rel=0.1)
+
+
+def test_weights_of_bfloat16_give_bfloat16_states_near_those_of_float32() -> None:
+    torch.manual_seed(0)
+    encoder = S4D(dim=8, depth=2, state_dim=8, init="lin", dt_min=0.001, dt_max=0.1, dropout=0.0, spec=IDS).eval()
+    source = Sequences(values=torch.arange(8).reshape(2, 4) % 5, mask=torch.ones(2, 4) > 0)
+    with torch.no_grad():
+        full = encoder.prefill(source)
+        half = encoder.bfloat16().prefill(source)
+        step = encoder.decode(Sequences(values=source.values[:, :1], mask=source.mask[:, :1]), half)
+        assert encoder(source).values.dtype == half.values.dtype == step.values.dtype == torch.bfloat16
+        assert half.cache.dtype == torch.float32
+        assert (half.values.float() - full.values).norm() < 0.02 * full.values.norm()
 
 
 @pytest.mark.parametrize(
