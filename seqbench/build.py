@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from encoders.base import Encoder, InputSpec
 from encoders.trivial import Trivial
 from seqbench.compose import CONFIGS
-from seqbench.config import ENCODER, TASK, RunConfig
+from seqbench.config import ENCODER, OPTIMIZER, TASK, RunConfig
 from seqbench.errors import ConfigError
 from seqbench.nodes import compose_node
 from seqbench.schema import Node, forbidden, is_allowed, signature_of
@@ -75,7 +75,7 @@ def locate(target: str, path: str, allowed: Sequence[str]) -> Any:
         break
     else:
         found = None
-    if found is None or not callable(found):
+    if not (inspect.isclass(found) or inspect.isfunction(found)):
         raise ConfigError(f"{path}._target_: {target} is neither a class nor a function")
     if not is_allowed(f"{found.__module__}.{found.__qualname__}", allowed):
         raise ConfigError(forbidden(f"{found.__module__}.{found.__qualname__}", path, allowed))
@@ -135,7 +135,11 @@ def check_pair(config: RunConfig, task: Task) -> None:
 
 def check_optimizer(config: RunConfig) -> None:
     """Build the optimizer over one stand-in parameter. Raises ConfigError for numbers that it refuses."""
-    build(config.optimizer, "optimizer", config.allowed, params=[torch.zeros(1, requires_grad=True)])
+    made = build(config.optimizer, "optimizer", config.allowed, params=[torch.zeros(1, requires_grad=True)])
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ConfigError(
+            f"optimizer._target_: {config.optimizer['_target_']} makes a {type(made).__name__}, not an {OPTIMIZER}"
+        )
 
 
 def judge(encoder: Encoder, task: Task, spec: InputSpec, *, encoder_name: str, task_name: str) -> None:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-import hydra
-from hydra._internal.utils import get_args_parser
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import _run_app, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from seqbench.complaints import complaint
-from seqbench.compose import CONFIG_NAME, CONFIGS, config_loader, names_of
+from seqbench.compose import CONFIG_NAME, config_loader, find_plugins, names_of, own_loader
 from seqbench.config import load_config
 from seqbench.errors import ConfigError
 
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def guarded(config_name: str, job: Callable[[DictConfig], int], argv: Sequence[str] | None = None) -> int:
     """A Hydra application over configs/ whose mistakes are said in a few lines: for this and the other commands."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    find_plugins()  # before the working directory is on the path
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a package of the user's, beside their results
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us in place of Hydra's own printing
@@ -52,11 +54,10 @@ def guarded(config_name: str, job: Callable[[DictConfig], int], argv: Sequence[s
     options = Namespace(overrides=[], config_dir=None)
     before = sys.argv
     try:
-        options = _parse(arguments)
-        arguments = [*(a for a in arguments if a not in options.overrides), *options.overrides]  # -m may stand anywhere
+        parser, options = _parse(arguments)
         sys.argv = [before[0], *arguments]
         GlobalHydra.instance().clear()
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(_kept(job, result))()
+        _application(config_name, _kept(job, result), parser, options)
         if result.error is not None:
             raise result.error
         return result.code
@@ -67,7 +68,8 @@ def guarded(config_name: str, job: Callable[[DictConfig], int], argv: Sequence[s
         return INTERRUPTED
     except Exception as error:
         GlobalHydra.instance().clear()
-        text = complaint(error, options.overrides, config_loader(options.config_dir))
+        text = str(error) if isinstance(error, ConfigError) else None
+        text = text or complaint(error, options.overrides, config_loader(options.config_dir))
         if text is None:
             raise
         print(text, file=sys.stderr)
@@ -75,6 +77,30 @@ def guarded(config_name: str, job: Callable[[DictConfig], int], argv: Sequence[s
     finally:
         sys.argv = before
         GlobalHydra.instance().clear()
+
+
+def _application(
+    config_name: str, job: Callable[[DictConfig], None], parser: ArgumentParser, options: Namespace
+) -> None:
+    """What `hydra.main` does, with a loader that lets no config file run anything (seqbench/guard.py)."""
+    version.setbase("1.3")
+    app = Hydra(task_name=config_name, config_loader=own_loader(options.config_dir))
+    GlobalHydra.instance().initialize(app)
+    named: Any = {"config_name": config_name, "overrides": options.overrides}
+    if options.help:
+        app.app_help(config_name=config_name, args_parser=parser, args=options)
+    elif options.hydra_help:
+        app.hydra_help(config_name=config_name, args_parser=parser, args=options)
+    elif options.cfg:
+        app.show_cfg(**named, cfg_type=options.cfg, package=options.package, resolve=options.resolve)
+    elif options.info:
+        app.show_info(options.info, **named)
+    elif options.shell_completion:
+        app.shell_completion(**named)
+    else:
+        run = not options.multirun
+        mode = app.get_mode(**named)
+        _run_app(run=run, multirun=not run, mode=mode, hydra=app, task_function=job, **named)
 
 
 def _kept(job: Callable[[DictConfig], int], result: _Result) -> Callable[[DictConfig], None]:
@@ -87,7 +113,7 @@ def _kept(job: Callable[[DictConfig], int], result: _Result) -> Callable[[DictCo
     return kept
 
 
-def _parse(arguments: list[str]) -> Namespace:
+def _parse(arguments: list[str]) -> tuple[ArgumentParser, Namespace]:
     """The arguments as Hydra reads them. Raises ConfigError for options that Hydra does not have, or not together."""
     parser = get_args_parser()
 
@@ -101,7 +127,11 @@ def _parse(arguments: list[str]) -> Namespace:
         raise ConfigError("only one of --run, --multirun, --cfg, --info and --shell-completion at a time")
     if found.resolve and not found.cfg:
         raise ConfigError("--resolve goes with --cfg")
-    return found
+    if found.experimental_rerun is not None:
+        raise ConfigError("--experimental-rerun: reads a pickle, which can run anything; type the overrides again")
+    if found.config_name is not None or found.config_path is not None:
+        raise ConfigError("--config-name, --config-path: not here; --config-dir FOLDER adds files to those of configs/")
+    return parser, found
 
 
 def _job(cfg: DictConfig) -> int:

@@ -2,44 +2,68 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
+from hydra.core.plugins import Plugins
 from hydra.core.utils import setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from seqbench.config import Names
 from seqbench.errors import ConfigError
+from seqbench.guard import GuardedLoader
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 CONFIG_NAME = "train"
 
 
 def config_loader(extra: str | None = None) -> ConfigLoader:
-    """That of the Hydra application that is running, else one over configs/ and a folder of the user's."""
+    """That of our application if it is running, else one over configs/ and a folder of the user's."""
     if GlobalHydra().is_initialized():
         loader: ConfigLoader = GlobalHydra.instance().config_loader()
-        return loader
+        if isinstance(loader, GuardedLoader):
+            return loader
     version.setbase("1.3")
     return own_loader(extra)
 
 
-def own_loader(extra: str | None = None) -> ConfigLoaderImpl:
-    """One over configs/ and a folder of the user's, whatever application is running."""
+def own_loader(extra: str | None = None) -> GuardedLoader:
+    """One over configs/ and a folder of the user's, whatever application is running.
+
+    Raises ConfigError for a folder that isn't there.
+    """
+    find_plugins()
     setup_globals()
     search_path = create_config_search_path(str(CONFIGS))
     if extra is not None:
+        if not Path(extra).is_dir():
+            raise ConfigError(f"--config-dir: {extra!r} not found; it is a folder of configs, as configs/ is one")
         search_path.prepend("command-line", f"file://{Path(extra).absolute()}", SearchPathQuery(provider="schema"))
-    return ConfigLoaderImpl(search_path)
+    return GuardedLoader(search_path)
+
+
+def find_plugins() -> None:
+    """Let Hydra look for its plugins where Python's packages are installed, and in this repository.
+
+    It imports every module of a folder `hydra_plugins` anywhere on the path, so also one that lies beside somebody's
+    config files in the working directory. Looks once in a process.
+    """
+    before = list(sys.path)
+    here, ours = Path.cwd().resolve(), CONFIGS.parent
+    sys.path[:] = [p for p in before if Path(p).resolve() != here or here == ours]
+    try:
+        Plugins.instance()
+    finally:
+        sys.path[:] = before
 
 
 def compose(loader: ConfigLoader, overrides: list[str]) -> DictConfig:

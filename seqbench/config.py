@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from omegaconf import DictConfig, OmegaConf
@@ -186,7 +188,8 @@ def load_config(cfg: DictConfig, names: Names, overrides: list[str]) -> RunConfi
 
     A `study` in it is left out: it is a plan of runs, not a part of one. So is a `tokenizer`: the task has it by now.
     """
-    return check_config(resolve(cfg), names, overrides)
+    tree = resolve(cfg)
+    return check_config(tree, names, overrides, allowed=tree.get("allowed"))
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -205,9 +208,16 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items() if key not in ASIDE}
 
 
-def check_config(tree: Mapping[str, Any], names: Names, overrides: list[str]) -> RunConfig:
-    """As load_config, of plain values."""
-    tree = forget_replaced(dict(tree), overrides)
+def check_config(tree: Mapping[str, Any], names: Names, overrides: list[str], *, allowed: Any = None) -> RunConfig:
+    """As load_config, of plain values, of which nothing is trusted: they may be a stranger's record.
+
+    `allowed` are the packages that a `_target_` may come from, as the user has allowed them; None: those of
+    configs/train.yaml. What the values themselves say is allowed does not count. Nothing is imported for a target
+    outside of them.
+    """
+    allowed = default_allowed() if allowed is None else allowed
+    tree = {**tree, "allowed": allowed}
+    tree = forget_replaced(tree, overrides)
     mistakes: list[str] = []
     config: RunConfig | None = None
     given = {**tree, "names": names, "overrides": overrides}
@@ -215,7 +225,6 @@ def check_config(tree: Mapping[str, Any], names: Names, overrides: list[str]) ->
         config = RunConfig.model_validate(given)
     except ValidationError as error:
         mistakes += explain(error, "", given, _keys_at)
-    allowed = tree.get("allowed")
     nodes: dict[str, Node] = {}
     if isinstance(allowed, list) and all(isinstance(package, str) and package for package in allowed):
         for key, kind in (("encoder", ENCODER), ("task", TASK), ("optimizer", OPTIMIZER)):
@@ -228,6 +237,18 @@ def check_config(tree: Mapping[str, Any], names: Names, overrides: list[str]) ->
     if config is None or mistakes:
         raise join(mistakes)
     return config.model_copy(update=nodes)
+
+
+@functools.cache
+def _train_yaml() -> dict[str, Any]:
+    tree = OmegaConf.to_container(OmegaConf.load(Path(__file__).resolve().parents[1] / "configs" / "train.yaml"))
+    assert isinstance(tree, dict)
+    return {str(key): value for key, value in tree.items()}
+
+
+def default_allowed() -> list[str]:
+    """The packages that configs/train.yaml allows."""
+    return list(_train_yaml()["allowed"])
 
 
 def _keys_at(names: list[str]) -> list[str]:

@@ -6,7 +6,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from seqbench.errors import ConfigError
 from seqbench.explain import explain, join
+from seqbench.guard import reserved, reserved_key
 from seqbench.source import suggest
 
 Cell = dict[str, str]  # bare key -> the override as it is typed, `encoder.dim` -> `encoder.dim=64`
@@ -79,6 +80,9 @@ def read_study(name: str, content: Any, overrides: Sequence[str]) -> Grid:
         raise join(
             [f"{where}: {line.removeprefix('grid.') if 'grid.grid' in line else line}" for line in lines]
         ) from None
+    for text in _written(file):
+        if key := reserved_key(parse_one(text)):
+            raise ConfigError(reserved(where, key))
     typed = parse(overrides)
     blocks = [{key: _each(key, value) for key, value in block.items()} for block in file.grid]
     listed = list(dict.fromkeys(bare(key) for block in blocks for key in block))
@@ -105,6 +109,15 @@ def read_study(name: str, content: Any, overrides: Sequence[str]) -> Grid:
         key for key in {**dict.fromkeys(listed), **rest} if any(len(b.get(key, rest.get(key, []))) > 1 for b in blocks)
     ]
     return Grid(cells=_distinct(cells), study=name, title=file.title, description=file.description, dimensions=vary)
+
+
+def _written(file: StudyFile) -> Iterator[str]:
+    """Every override that a study's file writes."""
+    for block in file.grid:
+        for key, value in block.items():
+            yield from _each(key, value)
+    for given in (file.set, *file.by_task.values(), *file.by_encoder.values()):
+        yield from (_one(key, value) for key, value in given.items())
 
 
 def read_sweep(overrides: Sequence[str]) -> Grid:

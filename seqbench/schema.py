@@ -99,7 +99,11 @@ def _check(
     except ConfigError as error:
         mistakes.append(str(error))
         return {}
-    if kinds and signature.ancestors is not None and not kinds & signature.ancestors:
+    if signature.ancestors is None:
+        made = " or ".join(sorted(kind.rpartition(".")[2] for kind in kinds)) if kinds else "part"
+        mistakes.append(f"{path}._target_: {node['_target_']} is a function; give the class of the {made}")
+        return {}
+    if kinds and not kinds & signature.ancestors:
         names = " or ".join(sorted(kind.rpartition(".")[2] for kind in kinds))
         mistakes.append(f"{path}._target_: {node['_target_']} is not {'an' if names[0] in 'AEIOU' else 'a'} {names}")
         return {}

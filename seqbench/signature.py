@@ -27,7 +27,9 @@ class Signature:
     hints: dict[str, Any]  # argument -> type for pydantic
     required: frozenset[str]
     open: bool = False  # True: takes **kwargs, so further keys can't be judged
-    ancestors: frozenset[str] | None = None  # dotted names, itself included; None: not known (a function)
+    ancestors: frozenset[str] | None = (
+        None  # dotted names, itself included; of a function, of the class that it returns
+    )
 
 
 @functools.cache
@@ -127,7 +129,22 @@ def _of_function(
     required |= {a.arg for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is None}
     named = [*positional[1 if skip else 0 :], *arguments.kwonlyargs]
     hints = {a.arg: read_hint(a.annotation, module) for a in named}
+    if ancestors is None:
+        ancestors = _returned(module, node.returns)
     return _made(name, hints, required, arguments.kwarg is not None, ancestors)
+
+
+def _returned(module: Module, annotation: ast.expr | None) -> frozenset[str] | None:
+    """The class that a function says it returns, and its ancestors; None where it says none."""
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        annotation = ast.parse(annotation.value, mode="eval").body
+    if not isinstance(annotation, ast.Name | ast.Attribute):
+        return None
+    _, found = resolve(module, annotation)
+    if found is None or not isinstance(found[1], ast.ClassDef):
+        return None
+    line, _ = _lineage(found[0], found[1])
+    return frozenset(f"{owner.name}.{parent.name}" for owner, parent in line)
 
 
 def _made(

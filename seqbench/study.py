@@ -134,7 +134,7 @@ def _rows(grid: Grid, compositions: Compositions) -> list[_Row]:
                 tree, names = compositions.make(typed)
                 if grid.study:
                     names = names.model_copy(update={"study": grid.study})
-                rows[key] = _Row(check_config(tree, names, typed))
+                rows[key] = _Row(check_config(tree, names, typed, allowed=tree.get("allowed")))
             except Exception as error:
                 text = complaint(error, typed, compositions.loader)
                 if text is None:

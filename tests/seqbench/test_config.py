@@ -24,7 +24,7 @@ def wrong(key: str, value: Any, *, whole: bool = False) -> str:
         node = node[section]
     node[last] = value
     with pytest.raises(ConfigError) as caught:
-        check_config(tree, NAMES, [])
+        check_config(tree, NAMES, [], allowed=tree["allowed"])
     return str(caught.value) if whole else str(caught.value).splitlines()[0]
 
 
@@ -112,11 +112,11 @@ def test_a_target_typed_anew_forgets_the_keys_that_it_lacks() -> None:
     tree = copy.deepcopy(TREE) | {"results": "r"}
     tree["encoder"] = {"_target_": "tests.seqbench.toy.ToyEncoder", "dim": 4, "dropout": 0.0, "heads": 3}
     with pytest.raises(ConfigError, match=r"encoder\.heads: no such key"):
-        check_config(tree, NAMES, [])
+        check_config(tree, NAMES, [], allowed=tree["allowed"])
     typed = ["encoder._target_=tests.seqbench.toy.ToyEncoder"]
-    assert set(check_config(tree, NAMES, typed).encoder) == {"_target_", "dim", "dropout"}
+    assert set(check_config(tree, NAMES, typed, allowed=tree["allowed"]).encoder) == {"_target_", "dim", "dropout"}
     with pytest.raises(ConfigError, match=r"encoder\.heads: no such key"):  # but not a key that was typed, too
-        check_config(tree, NAMES, [*typed, "+encoder.heads=3"])
+        check_config(tree, NAMES, [*typed, "+encoder.heads=3"], allowed=tree["allowed"])
 
 
 def test_resolved_is_plain_json() -> None:

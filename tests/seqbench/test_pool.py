@@ -95,10 +95,10 @@ def test_a_study_says_how_many_and_the_command_line_wins(toy: Toy) -> None:
 
     toy.write("study/tiny.yaml", {**STUDY, "jobs": "auto"})
     loader = config_loader(str(toy.configs))
-    assert {cell.config.jobs for cell in plan("tiny", loader=loader).cells} == {"auto"}
-    typed = plan("tiny", ["jobs=3"], loader=loader)
+    assert {cell.config.jobs for cell in plan("tiny", [ALLOWED], loader=loader).cells} == {"auto"}
+    typed = plan("tiny", [ALLOWED, "jobs=3"], loader=loader)
     assert {cell.config.jobs for cell in typed.cells} == {3}
-    assert [cell.id for cell in typed.cells] == [cell.id for cell in plan("tiny", loader=loader).cells]
+    assert [cell.id for cell in typed.cells] == [cell.id for cell in plan("tiny", [ALLOWED], loader=loader).cells]
     toy.write("study/tiny.yaml", {**STUDY, "jobs": 0})
     assert toy("-m", "study=tiny", base=[]).line.startswith("study/tiny.yaml: jobs: 0 is not allowed")
     assert toy("-m", "jobs=many").line.startswith("jobs: 'many' is not a whole number nor one of auto")
@@ -114,7 +114,7 @@ def test_a_cell_that_is_held_is_no_failure(toy: Toy) -> None:
     from seqbench.compose import config_loader
     from seqbench.study import plan
 
-    held, *others = plan("tiny", loader=config_loader(str(toy.configs))).cells
+    held, *others = plan("tiny", [ALLOWED], loader=config_loader(str(toy.configs))).cells
     with claim(toy.work / "results" / held.id):
         said = toy("-m", "study=tiny", base=[])
         assert said.code == 0, said.err

@@ -20,7 +20,7 @@ from seqbench.progress import Event
 from seqbench.store import Store, read
 from seqbench.study import plan
 from seqbench.studybar import StudyBar, about, spell, ticking
-from tests.seqbench.toy_cli import BASE, STUDY, Toy
+from tests.seqbench.toy_cli import ALLOWED, BASE, STUDY, Toy
 
 FILE: dict[str, Any] = {
     "name": "s",
@@ -214,7 +214,7 @@ def test_making_a_config_changes_no_other(toy: Toy) -> None:
 
 # -- plans -----------------------------------------------------------------------------------------------------------
 def plan_tiny(toy: Toy, *overrides: str) -> Any:
-    return plan("tiny", list(overrides), loader=config_loader(str(toy.configs)))
+    return plan("tiny", [ALLOWED, *overrides], loader=config_loader(str(toy.configs)))
 
 
 def test_a_plan_names_cells_by_the_ids_of_their_runs(toy: Toy) -> None:
@@ -366,7 +366,7 @@ def test_other_launchers_are_handed_the_cells(toy: Toy, monkeypatch: pytest.Monk
         return made
 
     monkeypatch.setattr(Plugins, "instantiate_launcher", instantiate)
-    said = toy("-m", "study=tiny", "seed=0", "hydra.launcher._target_=somewhere.Elsewhere", base=[])
+    said = toy("-m", "study=tiny", "seed=0", "hydra/launcher=submitit_local", base=[])
     assert said.code == 0, said.err
     assert [len(batch) for batch in batches] == [2]
     assert all(cell[0] == "study=tiny" for cell in batches[0])

@@ -74,7 +74,7 @@ def toy_config(results: Path, changes: dict[str, Any] | None = None, *, study: s
         for section in sections:
             node = node[section]
         node[last] = value
-    return check_config(tree, NAMES.model_copy(update={"study": study}), [])
+    return check_config(tree, NAMES.model_copy(update={"study": study}), [], allowed=tree["allowed"])
 
 
 def broken(how: str, at: int) -> dict[str, Any]:

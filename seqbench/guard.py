@@ -1,0 +1,155 @@
+"""What a config file may not do: give Hydra classes, commands or a log configuration, or allow packages.
+
+Hydra itself instantiates callbacks, sweeper, launcher and loggers from its part of a config, and any file of any group
+can write there. So every composition of ours, in this process or a launcher's, goes through the loader of this file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.default_element import ResultDefault
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from seqbench.errors import ConfigError
+
+RESERVED = ("hydra", "allowed")
+PLUGINS = {
+    "sweeper": (
+        "hydra_plugins.seqbench_study.StudySweeper",
+        "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    ),
+    "launcher": (
+        "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
+        "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
+        "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",
+    ),
+}
+LOGGING = (  # what Python's dictConfig may make; it takes any callable, and imports what `ext://` names
+    "logging.StreamHandler",
+    "logging.FileHandler",
+    "logging.NullHandler",
+    "logging.Formatter",
+    "colorlog.ColoredFormatter",
+)
+STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+
+
+class GuardedLoader(ConfigLoaderImpl):
+    """Hydra's loader, which refuses with a ConfigError what only the command line and configs/train.yaml may say."""
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """As Hydra's. Raises ConfigError, before anything of the config is instantiated, and Hydra's errors."""
+        cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        self._check_choices(config_name, cfg, overrides)
+        check_hydra(cfg.hydra)
+        return cfg
+
+    def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
+        result = super()._load_single_config(default, repo)
+        path = default.config_path or ""
+        if default.primary or path == "hydra/config" or not isinstance(result.config, DictConfig):
+            return result
+        parent = default.parent or ""  # of a choice, which _check_choices looks at: hydra/config
+        mine = ("hydra",) if path.startswith("hydra/") and parent.startswith(("hydra/", "<root>")) else ()
+        for key in RESERVED:
+            if key in result.config and key not in mine:
+                raise ConfigError(reserved(f"{path}.yaml", key))
+        return result
+
+    def _check_choices(self, config_name: str | None, cfg: DictConfig, overrides: list[str]) -> None:
+        """Files of Hydra's groups are chosen by configs/train.yaml and by what is typed, by no other file."""
+        parser = OverridesParser.create()
+        typed = {override.key_or_group for override in parser.parse_overrides(overrides)}
+        known = self._own_choices(config_name)
+        for group, name in cfg.hydra.runtime.choices.items():
+            if group.startswith("hydra/") and group not in typed and known.get(group) != name:
+                raise ConfigError(f"{group}: {name} is chosen by a config file; {type_it(f'{group}={name}')}")
+
+    def _own_choices(self, config_name: str | None) -> dict[str, Any]:
+        """What is chosen of Hydra's groups without any file but the primary one."""
+        primary = self.repository.load_config(config_path=config_name) if config_name else None
+        choices: dict[str, Any] = {
+            "hydra/env": "default",
+            "hydra/callbacks": None,
+            "hydra/job_logging": "default",
+            "hydra/hydra_logging": "default",
+            "hydra/hydra_help": "default",
+            "hydra/help": "default",
+            "hydra/sweeper": "basic",
+            "hydra/launcher": "basic",
+            "hydra/output": "default",
+        }
+        for default in (primary.defaults_list if primary else None) or ():
+            group = str(getattr(default, "group", None) or "").removeprefix("/")
+            if group.startswith("hydra/"):
+                choices[group] = default.value  # type: ignore[attr-defined]
+        return choices
+
+
+def reserved(where: str, key: str) -> str:
+    """Two lines about a file that sets what it may not."""
+    what = "which packages may run" if key == "allowed" else "how Hydra itself works"
+    form = "allowed=[encoders,tasks,torch.optim,my_package]" if key == "allowed" else "hydra/launcher=submitit_slurm"
+    return (
+        f"{where}: {key}: only the command line and configs/train.yaml say {what}\n"
+        f"take it out of the file; if you trust what it names, type it yourself, as {form}"
+    )
+
+
+def type_it(text: str) -> str:
+    """The advice for what only the command line may say."""
+    return f"if you trust it, type it yourself: {text}"
+
+
+def reserved_key(override: Override) -> str | None:
+    """`hydra` or `allowed` where an override sets it or something below it, or puts a file there; else None."""
+    for place in (override.key_or_group, override.package or ""):
+        for key in RESERVED:
+            if place.removeprefix("_global_.").lstrip("/").replace("/", ".").split(".")[0] == key:
+                return key
+    return None
+
+
+def check_hydra(node: DictConfig) -> None:
+    """Raise ConfigError for a class in Hydra's part of a config that isn't one of those that we know."""
+    tree = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(tree, dict)
+    if tree.get("callbacks"):
+        raise ConfigError("hydra.callbacks: not allowed; Hydra would run them unchecked")
+    for path, key, value in _leaves(tree, "hydra"):
+        if key == "_target_":
+            kind = path.removeprefix("hydra.").removesuffix("._target_")
+            if value not in PLUGINS.get(kind, ()):
+                names = [name.rpartition(".")[2] for name in PLUGINS.get(kind, ())]
+                choice = f"; it takes {', '.join(names)}" if names else ""
+                raise ConfigError(f"{path}: {value} is not allowed{choice}")
+        elif path.startswith(("hydra.job_logging.", "hydra.hydra_logging.")):
+            text = str(value)
+            if key in ("()", "class", "factory") and text not in LOGGING:
+                raise ConfigError(f"{path}: {text} is not allowed; it takes {', '.join(LOGGING)}")
+            if ("ext://" in text and text not in STREAMS) or "cfg://" in text:
+                raise ConfigError(f"{path}: {text} is not allowed; it takes {' or '.join(STREAMS)}")
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, str, Any]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if isinstance(value, dict | list) and value:
+            yield from _leaves(value, f"{path}.{key}")
+        if not isinstance(value, dict | list) or key in ("_target_", "()", "class"):
+            yield f"{path}.{key}", str(key), value
