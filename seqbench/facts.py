@@ -10,7 +10,7 @@ import torch
 from seqbench import provenance
 from seqbench.build import locate
 from seqbench.config import RunConfig
-from seqbench.identity import IDS
+from seqbench.identity import IDS, own_sources
 from seqbench.labels import column_label, row_label
 from seqbench.record import EncoderFacts, Record, TaskFacts
 from tasks.base import Task
@@ -50,7 +50,7 @@ def facts(
         "config": config.resolved(),
         "headline": task.headline.name,
         "data": provenance.data_files(task.data),
-        "code": provenance.code(),
+        "code": provenance.code().model_copy(update={"own": own_sources(config)}),
         "environment": provenance.environment(
             device=device_of(config),
             devices=1,

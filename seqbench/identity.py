@@ -12,6 +12,7 @@ from typing import Any
 
 from seqbench.build import locate
 from seqbench.config import RunConfig
+from seqbench.lineage import targets
 from seqbench.schema import Node
 from tasks.base import Task
 from tasks.data.base import DataSet
@@ -118,6 +119,16 @@ def source_of(target: Any) -> str | None:
         return None
     place = places[0].parent if places[0].name == "__init__.py" else places[0]
     return content(str(place), ("**/*.py",))
+
+
+def own_sources(config: RunConfig) -> dict[str, str]:
+    """Hash of the source of each package of the user's own that the config names, as it counts in the id."""
+    found = {}
+    for name in targets([config.encoder, config.task, config.optimizer]):
+        source = source_of(locate(name, "_target_", config.allowed))
+        if source is not None:
+            found[name.partition(".")[0]] = source.removeprefix("sha256:")
+    return dict(sorted(found.items()))
 
 
 def content(path: str, patterns: Sequence[str] = ("**/*",)) -> str:

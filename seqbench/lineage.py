@@ -23,7 +23,7 @@ class Changes:
 
     task: list[str] = field(default_factory=list)  # files under tasks/ that the run's task and data stand on
     encoder: list[str] = field(default_factory=list)  # the same under encoders/, of its encoder
-    harness: list[str] = field(default_factory=list)  # under seqbench/
+    harness: list[str] = field(default_factory=list)  # under seqbench/, what a run goes through: no boards, no commands
     other: list[str] = field(default_factory=list)  # files that the run does not stand on
     known: bool = True  # False: the record has no checksums of files; then only source_sha256 could tell
     data: list[str] = field(default_factory=list)  # sentences: pinned files whose card has another sha256 by now
@@ -55,9 +55,10 @@ def changes(record: Record, *, now: Mapping[str, str] | None = None) -> Changes:
     moved = sorted(name for name in {*then, *here} if then.get(name) != here.get(name)) if then else []
     used_task = uses({"tasks.base", *targets(record.config.get("task"))})  # a foreign one stands on the contract, too
     used_encoder = uses({"encoders.base", *targets(record.config.get("encoder"))})
+    used_harness = {name for name in uses({"seqbench.run"}) if name.startswith("seqbench/")}
     kinds: dict[str, list[str]] = {"task": [], "encoder": [], "harness": [], "other": []}
     for name in moved:
-        if name.startswith("seqbench/"):
+        if name in used_harness:
             kinds["harness"].append(name)
         elif name.startswith("tasks/") and name in used_task:
             kinds["task"].append(name)

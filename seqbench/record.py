@@ -129,6 +129,7 @@ class Code(_Part):
     dirty: bool | None
     source_sha256: str = Field(description="of the project's own .py files (encoders, tasks, seqbench)")
     files: dict[str, str] = Field(default_factory=dict, description="first 16 digits of each one's sha256")
+    own: dict[str, str] = Field(default_factory=dict, description="user's packages in the config -> sha256 of source")
 
 
 class Artefact(_Part):

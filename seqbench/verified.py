@@ -44,7 +44,7 @@ class Verified(_Part):
     time: str = Field(description="ISO 8601, UTC")
     machine_class: str = Field(description="of the machine that verified")
     same_machine_class: bool
-    code: Code = Field(description="that verified")
+    code: Code = Field(description="that verified; without its single files")
     packages: dict[str, tuple[str, str]] = Field(
         default_factory=dict, description="name -> version recorded, version now; those that differ"
     )
@@ -82,9 +82,9 @@ def read(folder: Path) -> Verified | None:
     return verified if verified.record_sha256 == sha256_of(folder / RECORD) else None
 
 
-def write(folder: Path, verified: Verified) -> Path:
+def write(folder: Path, verified: Verified, *, name: str = NAME) -> Path:
     """Write the verdict beside its record, atomically. Raises OSError."""
-    path = folder / NAME
+    path = folder / name
     write_atomic(path, (verified.model_dump_json(indent=2) + "\n").encode())
     return path
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from seqbench import cli, data_command, leaderboard
+from seqbench.verify import command as verify
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["budget.steps=2", "budget.eval_every=2", "budget.eval_limit=8", "trainer.progress=false"]
@@ -47,7 +48,7 @@ def commands() -> list[str]:
 
 def test_there_are_commands_of_each_kind() -> None:
     heads = {" ".join(line.split()[:2]) for line in commands()}
-    scripts = {f"python scripts/{name}.py" for name in ("train", "leaderboard", "data")}
+    scripts = {f"python scripts/{name}.py" for name in ("train", "leaderboard", "data", "verify")}
     assert heads >= scripts | {"make quickstart", "make test"}
 
 
@@ -83,6 +84,12 @@ def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeyp
         assert cli.main(["encoder=majority", "task=digits", *SHORT]) == 0, "a board needs a record"
         assert leaderboard.main(arguments) == 0
         assert list(place.rglob("index.html"))
+    elif script.stem == "verify":
+        study = [word for word in arguments if word.startswith("study=")]
+        run = ["-m", *study, "task=digits"] if study else ["task=digits"]
+        assert cli.main([*run, "encoder=majority", *SHORT]) == 0
+        assert verify.main(arguments) == 0
+        assert list(place.rglob("verified.json"))
     elif not {"--help", "--cfg"} & set(arguments):
         if any(word.startswith(PINNED) for word in arguments):
             monkeypatch.setenv("SEQBENCH_DATA", str(request.getfixturevalue("data_cache")))

@@ -1,0 +1,11 @@
+"""Runs again from their records, compared: `python scripts/verify.py --help`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from seqbench.verify.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Runs again from their records: rebuilt, compared score by score and prediction by prediction, judged."""

@@ -1,0 +1,244 @@
+"""The command that verifies: records chosen by id, path or study, each run again, told in lines or as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from seqbench import verified as verdicts
+from seqbench.errors import ConfigError, RecordError
+from seqbench.record import Record
+from seqbench.store import NAME, read, reason_of
+
+if TYPE_CHECKING:
+    from seqbench.verified import Verified
+
+DEFAULTS = Path(__file__).resolve().parents[2] / "configs" / "verify.yaml"
+USER_ERROR, NOT_VERIFIED, INTERRUPTED = 2, 1, 130
+COMPARABLE = ("finished", "diverged")
+ID = re.compile(r"[0-9a-f]{16}")
+
+
+class Settings(BaseModel):
+    """The keys of configs/verify.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    run: str | list[str] | None
+    study: str | None
+    results: str
+    allowed: list[Annotated[str, Field(min_length=1)]]
+    tolerance: Annotated[float, Field(ge=0)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """A record to verify, or why it can't be read."""
+
+    path: Path
+    record: Record | None
+    damage: str | None = None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    0 every record was verified; 1 one was not; 2 the user's mistake, in at most three lines on stderr; 130 interrupted.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        print(f"python scripts/verify.py run=ID [key=value ...] [--json]\n\nKeys and their defaults:\n\n{_defaults()}")
+        return 0
+    as_json = "--json" in arguments
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a package of the user's, beside their results
+    try:
+        settings = read_settings([argument for argument in arguments if argument != "--json"])
+        chosen, left = choose(settings)
+        return _verify_all(chosen, left, settings, as_json=as_json)
+    except (ConfigError, RecordError) as error:
+        print(error, file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("interrupted; verdicts so far are written", file=sys.stderr)
+        return INTERRUPTED
+
+
+def read_settings(overrides: Sequence[str]) -> Settings:
+    """Defaults with overrides. Raises ConfigError: no key=value, an unknown key, a wrong type."""
+    import yaml
+
+    from seqbench.explain import explain, join
+
+    given: dict[str, Any] = yaml.safe_load(_defaults())
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{override!r} is not key=value; --help lists the keys")
+        try:  # BaseLoader: an id such as 12345678 or 1e10 is text
+            given[key] = None if value in ("", "null") else yaml.load(value, yaml.BaseLoader)
+            if key == "tolerance":
+                given[key] = float(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"{key}: {value!r} can't be read; write a list as [a,b]") from None
+        except ValueError:
+            raise ConfigError(f"tolerance: {value!r} is no number; give one such as 0.02") from None
+    try:
+        settings = Settings.model_validate(given)
+    except ValidationError as error:
+        raise join(explain(error, "", given, lambda _: Settings.model_fields)) from None
+    if settings.run is None:
+        raise ConfigError("run: which one? run=ID of a run, run=PATH of a record, or run=all")
+    return settings
+
+
+# -- which records -----------------------------------------------------------------------------------------------------
+def choose(settings: Settings) -> tuple[list[Chosen], int]:
+    """Records asked for, each once, and how many of `all` were left out since they did not finish.
+
+    Raises ConfigError where a name leads to nothing.
+    """
+    asked = [settings.run] if isinstance(settings.run, str) else list(settings.run or ())
+    found: dict[Path, Chosen] = {}
+    left = 0
+    for name in asked:
+        if name == "all":
+            every = _in_folder(Path(settings.results))
+            if not every:
+                raise ConfigError(f"results: no record under {settings.results}; give another folder: results=FOLDER")
+        else:
+            every = _named(name, Path(settings.results))
+        if settings.study is not None:
+            every = [c for c in every if c.record is not None and settings.study in c.record.studies]
+            if not every:
+                raise ConfigError(f"study: no record of the study {settings.study} under {settings.results}")
+        many = len(every) > 1 or name == "all"
+        for one in every:
+            if many and one.record is not None and one.record.status not in COMPARABLE:
+                left += 1
+            else:
+                found.setdefault(one.path.resolve(), one)
+    return list(found.values()), left
+
+
+def _named(name: str, results: Path) -> list[Chosen]:
+    path = Path(name).expanduser()
+    if path.is_file():
+        return [_chosen(path)]
+    if (path / NAME).is_file():
+        return [_chosen(path / NAME)]
+    if path.is_dir() and (inside := _in_folder(path)):
+        return inside
+    if re.fullmatch(r"[0-9a-f]+", name):
+        matching = sorted(place for place in results.glob(f"{name}*/{NAME}"))
+        if len(matching) == 1:
+            return [_chosen(matching[0])]
+        if matching:
+            raise ConfigError(f"run: {name} is the beginning of {len(matching)} ids under {results}; write more of it")
+    raise ConfigError(f"run: {name} is neither the id of a record under {results} nor the path of one")
+
+
+def _in_folder(folder: Path) -> list[Chosen]:
+    """Records in folders of their own, and bare JSON files."""
+    flat = [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(verdicts.NAME)]
+    return [_chosen(path) for path in [*sorted(folder.glob(f"*/{NAME}")), *flat]]
+
+
+def _chosen(path: Path) -> Chosen:
+    try:
+        record = read(path)
+    except RecordError as error:
+        return Chosen(path=path, record=None, damage=str(error))
+    if not ID.fullmatch(record.id):
+        return Chosen(path=path, record=None, damage=f"{path}: {record.id[:40]!r} is no id")
+    named = path.resolve().parent.name if path.name == NAME else path.stem
+    if ID.fullmatch(named) and named != record.id:
+        damage = f"{path}: is the record of {record.id}, in a place of another name (swapped?)"
+        return Chosen(path=path, record=None, damage=damage)
+    return Chosen(path=path, record=record)
+
+
+# -- each of them ------------------------------------------------------------------------------------------------------
+def _verify_all(chosen: list[Chosen], left: int, settings: Settings, *, as_json: bool) -> int:
+    seconds = sum(one.record.cost.wall_seconds or 0 for one in chosen if one.record)
+    if len(chosen) > 1 and not as_json:
+        print(f"{len(chosen)} runs, which took {_duration(seconds)} when they were recorded", flush=True)
+    outcomes, failed = [], 0
+    for one in chosen:
+        if one.record is None:
+            failed += 1
+            outcomes.append({"path": str(one.path), "verdict": "impossible", "reason": one.damage})
+            if not as_json:
+                print(f"impossible: {one.damage}", flush=True)
+            continue
+        from seqbench.verify.judge import verify  # torch, after all that is said without it
+
+        outcome = verify(one.path, one.record, allowed=settings.allowed, tolerance=settings.tolerance)
+        note = _keep(one.path, outcome)
+        failed += not outcome.passed
+        outcomes.append({"path": str(one.path), **outcome.model_dump()})
+        if not as_json:
+            print(told(one.record, outcome), flush=True)
+        if note:
+            print(note, file=sys.stderr)
+    if as_json:
+        print(json.dumps({"passed": not failed, "left_out": left, "runs": outcomes}, indent=2, allow_nan=False))
+    elif len(chosen) > 1 or left:
+        rest = f"; {left} left out, which did not finish" if left else ""
+        print(f"{len(chosen) - failed} of {len(chosen)} verified{rest}")
+    return NOT_VERIFIED if failed else 0
+
+
+def told(record: Record, outcome: Verified) -> str:
+    """A verdict for a terminal: one line, and what differs under it where that matters."""
+    title = f"{record.id} {record.encoder.label} x {record.task.name}, seed {record.seed}"
+    lines = [f"{title}: {outcome.verdict.replace('_', ' ')}: {outcome.reason}"]
+    if outcome.verdict != "identical":
+        lines += [f"  {line}" for line in outcome.differences]
+    elif outcome.differences:
+        lines.append(f"  although {len(outcome.differences)} things differ: {outcome.differences[0]}, ... (--json)")
+    if outcome.verdict == "different" and not outcome.differences:
+        lines.append("  nothing is known to differ in code, data or environment: the record was edited, or a run is")
+        lines.append("  not a function of its config and seed")
+    return "\n".join(_printable(line) for line in lines)
+
+
+def _keep(path: Path, outcome: Verified) -> str | None:
+    """Write the verdict beside the record; a line where it could not be.
+
+    'impossible' does not replace a verdict that stands: it says nothing about the numbers.
+    """
+    flat = path.name != NAME
+    try:
+        if not flat and outcome.verdict == "impossible":
+            try:
+                before = verdicts.read(path.parent)
+            except RecordError:
+                before = None
+            if before is not None and before.verdict != "impossible":
+                return None
+        verdicts.write(path.parent, outcome, name=f"{path.stem}.{verdicts.NAME}" if flat else verdicts.NAME)
+    except OSError as error:
+        return f"{path.parent}: the verdict could not be written there ({reason_of(error)})"
+    return None
+
+
+def _printable(text: str) -> str:
+    """Without control characters: a stranger's record shall not write to the terminal what it wants."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _defaults() -> str:
+    return DEFAULTS.read_text(encoding="utf-8")
