@@ -81,6 +81,10 @@ class _Judgement:
             deterministic=config.deterministic,
         )
         then = self.record.environment
+        if config.budget.seconds is not None:
+            self.differences.append(
+                f"budget.seconds: {config.budget.seconds:g}, and no two runs by the clock are the same"
+            )
         for what, a, b in (
             ("machine class", _alone(then.machine_class), _alone(self.here.machine_class)),
             ("device", then.device, self.here.device),
@@ -99,7 +103,7 @@ class _Judgement:
 
     @property
     def exact(self) -> bool:
-        """Whether the same bits are owed: same machine class, CPU, deterministic, same packages that compute.
+        """Whether the same bits are owed: same machine class, CPU, deterministic, same packages that compute, not timed.
 
         Changed code excuses nothing: then it is the code that makes the difference.
         """
@@ -110,6 +114,7 @@ class _Judgement:
             and then.device == self.here.device == "cpu"
             and then.deterministic
             and not NUMERIC & set(self.changes.packages)
+            and self.record.config["budget"].get("seconds") is None
             and then.python.split(".")[:2] == self.here.python.split(".")[:2]
         )
 

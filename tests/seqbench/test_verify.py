@@ -171,6 +171,14 @@ def test_a_small_difference_passes_elsewhere_alone(
     assert outcome(capsys, f"run={path}", "tolerance=0.04")["verdict"] == verdict
 
 
+def test_a_run_by_the_clock_has_a_tolerance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    budget = {"budget.steps": None, "budget.seconds": 0.05}
+    record = run(toy_config(tmp_path, budget)).record
+    found = outcome(capsys, f"run={record.id}", f"results={tmp_path}", "tolerance=1")
+    assert found["verdict"] in ("identical", "within_tolerance")
+    assert any(line.startswith("budget.seconds: 0.05") for line in found["differences"])
+
+
 def test_what_differs_is_named(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = records(results)[0]
 
