@@ -103,7 +103,7 @@ class _Judgement:
 
     @property
     def exact(self) -> bool:
-        """Whether the same bits are owed: same machine class, CPU, deterministic, same packages that compute, not timed.
+        """Whether the same bits are owed: same machine class, CPU, deterministic, packages, not timed.
 
         Changed code excuses nothing: then it is the code that makes the difference.
         """
