@@ -8,6 +8,7 @@ from torch import Tensor
 
 from encoders.base import Decoder, Sequences
 from tests.contract.cases import TARGET, Case, Check, joined, real, same
+from tests.contract.dropout_checks import DROPOUT_CHECKS
 from tests.contract.encoder_checks import ENCODER_CHECKS
 
 
@@ -110,4 +111,4 @@ DECODER_CHECKS: list[Check] = [
 
 def checks_of(case: Case) -> list[Check]:
     """Those that hold for the type of the encoder."""
-    return [*ENCODER_CHECKS, *(DECODER_CHECKS if issubclass(case.target, Decoder) else [])]
+    return [*ENCODER_CHECKS, *DROPOUT_CHECKS, *(DECODER_CHECKS if issubclass(case.target, Decoder) else [])]

@@ -13,6 +13,7 @@ from encoders.base import Decoder, InputSpec, Sequences, States
 from encoders.blocks.embedding import InputEmbedding
 from tests.contract.cases import Case, Check
 from tests.contract.decoder_checks import DECODER_CHECKS, checks_of
+from tests.contract.dropout_checks import DROPOUT_CHECKS
 from tests.contract.encoder_checks import ENCODER_CHECKS, keys_are_the_arguments
 
 
@@ -83,7 +84,7 @@ class HasAnIdleParameter(Sums):
         self.idle = nn.Parameter(torch.zeros(3))
 
 
-class DropsInEvaluation(Sums):
+class FallsInEvaluation(Sums):
     """Is not deterministic."""
 
     def forward(self, source: Sequences) -> States:
@@ -238,8 +239,45 @@ class DecodesWithoutGradients(Sums):
         return States(values=(states.values.detach() + 0 * states.values), mask=states.mask, cache=states.cache)
 
 
+class Drops(Sums):
+    """Dropout of the embedding, as it should be."""
+
+    def __init__(self, *, dim: int, dropout: float, spec: InputSpec) -> None:
+        super().__init__(dim=dim, spec=spec)
+        self.dropout = nn.Dropout(dropout)
+
+    def resume(self, x_BLD: Tensor, mask_BL: Tensor, total: Tensor | int) -> States:
+        return super().resume(self.dropout(x_BLD), mask_BL, total)
+
+
+class DropsAtItsOwnRate(Drops):
+    """Does not ask the config."""
+
+    def resume(self, x_BLD: Tensor, mask_BL: Tensor, total: Tensor | int) -> States:
+        return super().resume(nn.functional.dropout(x_BLD, 0.2, self.training), mask_BL, total)
+
+
+class DropsNothing(Drops):
+    """Drops, and goes on with what was there."""
+
+    def resume(self, x_BLD: Tensor, mask_BL: Tensor, total: Tensor | int) -> States:
+        self.dropout(x_BLD)
+        return Sums.resume(self, x_BLD, mask_BL, total)
+
+
+class DropsOnlyInForward(Drops):
+    """Not when it reads to continue."""
+
+    def prefill(self, source: Sequences) -> States:
+        return Sums.resume(self, *self.embed(source), 0)
+
+    def decode(self, target: Sequences, before: States) -> States:
+        return Sums.resume(self, *self.embed.embed(target), before.cache)
+
+
 def case_of(name: str) -> Case:
-    return Case({"_target_": f"{__name__}.{name}", "dim": 5}, "ids", ("tests",))
+    node = {"_target_": f"{__name__}.{name}", "dim": 5} | ({"dropout": 0.1} if "Drops" in name[:5] else {})
+    return Case(node, "ids", ("tests",))
 
 
 @cache
@@ -254,6 +292,7 @@ def failing(name: str) -> set[str]:
     return names
 
 
+EVERY = [*ENCODER_CHECKS, *DROPOUT_CHECKS, *DECODER_CHECKS]
 CAUGHT = {
     "declares_what_it_is": IsOfNoWidth,
     "has_one_state_for_each_that_it_promises": PromisesFewerStates,
@@ -261,13 +300,15 @@ CAUGHT = {
     "rows_are_independent": Mixes,
     "causal_tells_the_truth": ClaimsToBeCausal,
     "every_parameter_gets_a_gradient": HasAnIdleParameter,
-    "evaluates_the_same_again": DropsInEvaluation,
+    "evaluates_the_same_again": FallsInEvaluation,
     "seed_decides_the_weights": DrawsFromElsewhere,
     "weights_can_be_stored_and_loaded": HoldsStateOutsideItsWeights,
     "takes_every_length_up_to_its_own": TakesAnyLength,
     "works_in_bfloat16": Overflows,
     "is_built_on_the_meta_device": MissesTheMetaDevice,
     "reads_the_streams_that_it_names": IgnoresItsStream,
+    "dropout_acts_in_training_at_its_rate": DropsAtItsOwnRate,
+    "each_dropout_acts": DropsNothing,
     "decodes_in_pieces_as_at_once": ContinuesPadding,
     "decodes_step_by_step_as_at_once": ForgetsBetweenSteps,
     "causal_decoder_continues_its_source": IgnoresItsSource,
@@ -279,11 +320,11 @@ CAUGHT = {
 
 
 def test_a_correct_decoder_passes_every_check() -> None:
-    assert failing("Sums") == set()
-    assert set(CAUGHT) == {check.__name__ for check in [*ENCODER_CHECKS, *DECODER_CHECKS]}
+    assert failing("Sums") == failing("Drops") == set()
+    assert set(CAUGHT) == {check.__name__ for check in EVERY}
 
 
-@pytest.mark.parametrize("check", [*ENCODER_CHECKS, *DECODER_CHECKS], ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", EVERY, ids=lambda check: check.__name__)
 def test_a_defect_is_caught(check: Check) -> None:
     assert check.__name__ in failing(CAUGHT[check.__name__].__name__)
 
@@ -291,6 +332,7 @@ def test_a_defect_is_caught(check: Check) -> None:
 def test_causality_is_held_both_ways_and_input_is_left_alone() -> None:
     assert failing("ClaimsNotToBe") == {"causal_tells_the_truth"}
     assert "evaluates_the_same_again" in failing("WritesIntoItsInput")
+    assert failing("DropsOnlyInForward") == {"dropout_acts_in_training_at_its_rate", "each_dropout_acts"}
 
 
 @pytest.mark.parametrize("node", [{"dim": 5, "width": 3}, {}, {"dim": 5, "spec": None}])
