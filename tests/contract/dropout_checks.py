@@ -123,7 +123,7 @@ def made(case: Case, changes: dict[str, float]) -> Encoder:
 
 
 def places(encoder: nn.Module) -> dict[str, float]:
-    """Modules that drop, with their rate: torch's, and those that keep a number `dropout`, recurrent ones among them."""
+    """Modules that drop, with their rate: torch's, and those that keep a number `dropout`, as recurrent ones do."""
     found = {}
     for name, module in encoder.named_modules():
         if isinstance(module, MODULES):

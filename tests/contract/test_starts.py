@@ -1,7 +1,7 @@
 """What training begins with, for each configured encoder: initial spreads of the published models, dropouts by count.
 
 A preset at its published width has the published deviation (0.02 of BERT, RoBERTa, GPT-2, Llama and BART); at other
-widths, and for what writes into the residual stream, a formula says it. Numbers here are of the papers, not of the code.
+widths, and for what writes into the residual stream, a formula says it. Numbers are of the papers, not of the code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from encoders.base import InputSpec
+from encoders.base import Decoder, InputSpec
 from encoders.blocks.stack import Stack
 from tests.contract.cases import Case
 from tests.contract.dropout_checks import RATE, applied, made, rates
@@ -86,6 +86,12 @@ def test_dropouts_are_as_many_as_the_architecture_has(name: str) -> None:
     with applied() as found:
         encoder(case.draw([7, 5]))
     assert len(found) == COUNTS[node["_target_"].rpartition(".")[2]](node)
+    if isinstance(encoder, Decoder) and encoder.causal:  # reading in order to continue is training, too
+        with applied() as read:
+            before = encoder.prefill(case.draw([7, 5]))
+        with applied() as decoded:
+            encoder.decode(case.draw([3, 3]), before)
+        assert len(read) == len(decoded) == len(found)
     assert all(layer.dropout == RATE for layer in encoder.modules() if isinstance(layer, nn.RNNBase) and deep(layer))
 
 
