@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 
 from seqbench.record import Artefact
 from seqbench.store import write_atomic
-from tasks.base import Score, Task
+
+if TYPE_CHECKING:  # provenance needs none of torch
+    from tasks.base import Score, Task
 
 NAME = "predictions.parquet"
 LARGE = 256  # numbers of an array; above, its checksum stands for it (a forecast of ETTh1 has 672, a split 2,785 rows)

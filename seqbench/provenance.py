@@ -10,15 +10,17 @@ import subprocess
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seqbench import lineage
 from seqbench.predictions import array_sha256
 from seqbench.record import Code, DataFile, Environment, SplitFacts
-from tasks.base import Accounting, Task
-from tasks.data.base import DataSet, Example
+
+if TYPE_CHECKING:  # a board asks for versions, without torch
+    from tasks.base import Accounting, Task
+    from tasks.data.base import DataSet, Example
 
 PACKAGES = (  # the direct dependencies, as in pyproject.toml (a test holds them equal)
     "torch",

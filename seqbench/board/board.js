@@ -53,6 +53,7 @@ function filter() {
   }
   for (const cell of byId("matrix").querySelectorAll("[data-task]")) cell.hidden = !taskFits(cell.dataset.task, cell.dataset.modality);
   for (const row of byId("matrix").querySelectorAll("tbody tr")) row.hidden = !named.has(row.dataset.row);
+  for (const part of byId("splits").querySelectorAll("[data-task]")) part.hidden = !taskFits(part.dataset.task, part.dataset.modality);
   byId("shown").textContent = `${shown} of ${byId("cells").querySelectorAll("tr.cell").length} cells`;
   if (filters.task) {
     for (const id of ["scatter-task", "curves-task"]) {

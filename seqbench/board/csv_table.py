@@ -14,6 +14,7 @@ from seqbench.board.model import Board, Cell, Column, Row
 FIELDS = (
     *("board", "task", "column", "kind", "modality", "metric", "best", "unit", "encoder", "row", "family", "state"),
     *("mean", "low", "high", "confidence", "basis", "is_best", "in_best_group", "seeds", "examples"),
+    *("tokens", "truncated", "dropped", "marks", "mark_notes"),
     *("failed", "not_run", "failures", "other_metrics", "mean_rank", "win_rate", "tasks"),
     *("machine_class", *(cost.key for cost in COSTS), "costs_on_other_machines"),
 )
@@ -38,6 +39,7 @@ def _line(board: Board, column: Column, row: Row, cell: Cell) -> dict[str, Any]:
     reasons = [
         f"seed {r.record.seed}: {r.record.status}: {text.one_line(r.record.reason or '')}" for r in cell.failures
     ]
+    account = next((account for account in column.accounts if account.split == board.split), None)
     others = [{"machine_class": line.machine, "runs": line.runs, **line.values} for line in cell.costs[1:]]
     return {
         "board": board.title,
@@ -61,6 +63,11 @@ def _line(board: Board, column: Column, row: Row, cell: Cell) -> dict[str, Any]:
         "in_best_group": int(cell.tied),
         "seeds": " ".join(map(str, cell.seeds)),
         "examples": cell.examples,
+        "tokens": account.count("positions") if account else None,
+        "truncated": account.count("truncated") if account else None,
+        "dropped": account.count("dropped") if account else None,
+        "marks": " ".join(mark.kind for mark in cell.marks),
+        "mark_notes": "; ".join(mark.text for mark in cell.marks),
         "failed": len(cell.failures),
         "not_run": len(cell.missing),
         "failures": "; ".join(reasons),

@@ -43,7 +43,9 @@ def _summary(board: Board) -> str:
         cells = [_score(board.cell(row, column), column) for column in board.columns]
         ranks = [escape(words.rank(row, len(board.columns))), escape(words.wins(row))]
         lines.append((row.trivial, [_name(row), *cells, *ranks]))
-    return _table(heads, lines, caption=f"{escape(board.title)}. {escape(words.method(board))}", label="summary")
+    legend = "".join(f" {kind.letter}: {kind.meaning}." for kind in words.legend(board).values())
+    caption = f"{escape(board.title)}. {escape(words.method(board) + legend)}"
+    return _table(heads, lines, caption=caption, label="summary")
 
 
 def _task(board: Board, column: Column) -> str:
@@ -60,7 +62,8 @@ def _task(board: Board, column: Column) -> str:
             ]
             lines.append((row.trivial, [*start, *costs]))
     machines = "; ".join(f"{letters[m]}: {escape(m)}" for m in column.machines)
-    caption = f"{escape(column.label)}, {column.examples or 0} examples. Machine {machines or '--'}."
+    splits = "".join(f" {account.line()}." for account in column.accounts)
+    caption = f"{escape(column.label)}, {column.examples or 0} examples. Machine {machines or '--'}.{escape(splits)}"
     return _table(heads, lines, caption=caption, label=f"task{board.columns.index(column)}")
 
 
@@ -79,6 +82,8 @@ def _score(cell: Cell, column: Column) -> str:
         return escape(words.absence(cell))
     number = column.scale.number(cell.mean)
     number = rf"\textbf{{{number}}}" if cell.tied else number
+    if cell.marks:
+        number += rf"$^{{\mathrm{{{','.join(mark.letter for mark in cell.marks)}}}}}$"
     interval = column.scale.interval(cell.low, cell.high)
     return rf"{number} {{\scriptsize {interval}}}" if interval else number
 

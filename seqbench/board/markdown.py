@@ -18,6 +18,7 @@ def render(board: Board) -> str:
         parts.append(f"## {escape(column.label)}")
         parts.append(escape(", ".join(fact for fact in facts if fact)) or "No run has finished.")
         parts.append(_task(board, column))
+        parts.extend(_bullets([account.line() for account in column.accounts]))
         parts.extend(_bullets(column.notices))
     if board.failures:
         parts.append("## Runs that did not finish")
@@ -25,6 +26,10 @@ def render(board: Board) -> str:
     if words.left_out(board):
         parts.append("## Pairs that the plan left out")
         parts.extend(_bullets(words.left_out(board)))
+    if words.legend(board):
+        parts.append("## Marks")
+        parts.extend(_bullets([f"{kind.sign} {kind.meaning}" for kind in words.legend(board).values()]))
+        parts.extend(_bullets(words.marked(board)))
     parts.append("## Notes")
     parts.extend(_bullets([*(f"Machine {x}: {m}" for m, x in words.machines(board).items()), *board.notices]))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -42,7 +47,11 @@ def _summary(board: Board) -> str:
     heads = [f"{escape(c.label)} {c.metric and escape(_metric(c))}".strip() for c in board.columns]
     table = [["encoder", *heads, "mean rank ↓", "win rate ↑"]]
     for row in board.rows:
-        cells = [_bold(_text(words.score(cell, c), cell), cell) for c in board.columns for cell in [board.cell(row, c)]]
+        cells = [
+            _bold(_text(words.score(cell, c), cell), cell) + words.signs(cell)
+            for c in board.columns
+            for cell in [board.cell(row, c)]
+        ]
         table.append([_name(row), *cells, words.rank(row, len(board.columns)), words.wins(row)])
     return _table(table)
 
@@ -52,7 +61,11 @@ def _task(board: Board, column: Column) -> str:
     table = [["encoder", escape(_metric(column)), "interval", "seeds", *(cost.header for cost in COSTS), "machine"]]
     for _, row, cell in (found for found in board.in_order() if found[0] == column):
         interval = column.scale.interval(cell.low, cell.high)
-        first = [_name(row), _bold(_text(words.score(cell, column, interval=False), cell), cell), interval]
+        first = [
+            _name(row),
+            _bold(_text(words.score(cell, column, interval=False), cell), cell) + words.signs(cell),
+            interval,
+        ]
         lines = cell.costs or (None,)
         for i, line in enumerate(lines):
             start = [*first, words.seeds(cell)] if i == 0 else ["", "", "", f"{line.runs if line else 0}"]

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from seqbench.board.accounting import Account
 from seqbench.board.collect import Expected
 from seqbench.board.costs import CostLine
+from seqbench.board.marks import Mark
 from seqbench.board.text import Scale
 from seqbench.record import Record
 
@@ -30,6 +32,7 @@ class Column:
     examples: int | None  # scored in the split
     machines: tuple[str, ...]  # machine classes that its costs come from
     notices: tuple[str, ...]
+    accounts: tuple[Account, ...] = ()  # what became of each split's examples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +81,7 @@ class Cell:
     failures: tuple[Run, ...] = ()
     missing: tuple[Expected, ...] = ()
     notes: tuple[str, ...] = ()
+    marks: tuple[Mark, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,11 +27,17 @@ function drawScatter(data, visible) {
   const side = cost.better === "less" ? "left" : "right";
   const svg = chart(`${column.label}: ${column.metric} against ${cost.title}`, x, y, `${cost.title}  (better: ${side})`, name, short, (t) => short(t * column.factor));
   const taken = [];
-  for (const cell of floors) {
-    const at = y.at(cell.mean);
+  const named = []; // floors whose names would cover each other share one
+  for (const cell of [...floors].sort((a, b) => y.at(a.mean) - y.at(b.mean))) {
+    const at = y.at(cell.mean), last = named.at(-1), label = data.rows[cell.row].label;
     svg.append(draw("line", { class: "floorline", x1: LEFT, x2: W - RIGHT, y1: at, y2: at }));
-    svg.append(draw("text", { x: W - RIGHT - 2, y: at - 4, "text-anchor": "end" }, data.rows[cell.row].label));
-    taken.push({ x: W - RIGHT - 7 * data.rows[cell.row].label.length, y: at - 14, w: 7 * data.rows[cell.row].label.length, h: 14 });
+    if (last && at - last.at < 15) last.label += `, ${label}`;
+    else named.push({ at, label });
+  }
+  for (const { at, label } of named) {
+    const low = at - 16 < TOP; // no room above the line
+    svg.append(draw("text", { class: "floorname", x: W - RIGHT - 2, y: low ? at + 13 : at - 4, "text-anchor": "end" }, label));
+    taken.push({ x: W - RIGHT - 7 * label.length, y: low ? at + 2 : at - 14, w: 7 * label.length, h: 14 });
   }
   svg.append(draw("path", { class: "front", d: frontPath(points.filter((p) => p.front), x, y, cost.better === "less") }));
   const families = [...new Set(data.rows.map((row) => row.family))];

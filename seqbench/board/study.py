@@ -14,6 +14,7 @@ from typing import Any
 
 from seqbench.board import identity
 from seqbench.board.collect import Entry, Expected, read
+from seqbench.board.unfit import unfit
 from seqbench.errors import ConfigError
 from seqbench.store import write_atomic
 
@@ -71,6 +72,7 @@ class Gathered:
     entries: list[Entry]
     notices: list[str]
     plan: Planned | None
+    left_out: dict[tuple[str, str], str]  # (encoder, task) -> why there is none
     others: str = ""  # records of the same study that its plan does not name: how many, and how to see them
 
 
@@ -81,7 +83,7 @@ def gather(results: Path, asked: Asked, *, out: Path) -> Gathered:
     """
     if not asked.anything:
         entries, problems = read(results)
-        return Gathered(entries=entries, notices=problems, plan=None)
+        return Gathered(entries=entries, notices=problems, plan=None, left_out=unfit(entries))
     try:
         plan = planned(asked, out=out)
     except ConfigError as error:
@@ -95,16 +97,17 @@ def gather(results: Path, asked: Asked, *, out: Path) -> Gathered:
             f"There is no plan of the study ({str(error).splitlines()[0]}): shown are the records that name it. "
             "A study in a folder of your own is found with --config-dir FOLDER."
         )
-        return Gathered(entries=mine, notices=[why, *problems], plan=None)
+        return Gathered(entries=mine, notices=[why, *problems], plan=None, left_out=unfit(mine))
     if asked.study is None:
         entries, problems = read(results, [cell.id for cell in plan.cells])
-        return Gathered(entries=entries, notices=problems, plan=plan)
+        return Gathered(entries=entries, notices=problems, plan=plan, left_out=plan.left_out)
     every, problems = read(results)
     ids = {cell.id for cell in plan.cells}
     entries = [entry for entry in every if entry.record.id in ids]
     strangers = [entry for entry in every if entry.record.id not in ids and asked.study in entry.record.studies]
     others = _told(strangers, plan, asked)
-    return Gathered(entries=entries, notices=[*([others] if others else []), *problems], plan=plan, others=others)
+    notices = [*([others] if others else []), *problems]
+    return Gathered(entries=entries, notices=notices, plan=plan, left_out=plan.left_out, others=others)
 
 
 def _told(strangers: Sequence[Entry], plan: Planned, asked: Asked) -> str:

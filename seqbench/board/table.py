@@ -9,12 +9,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from seqbench.board import accounting, marks
 from seqbench.board.collect import Entry, Expected
 from seqbench.board.grouping import Item, columns_of, items_of, rows_of
 from seqbench.board.model import Board, Cell, Column, Row, Run
 from seqbench.board.ranks import mean_ranks, win_rates
 from seqbench.board.scoring import counted, run_of, score_column
 from seqbench.board.statistics import Bootstrap
+from seqbench.record import Record
 
 FEW_SEEDS = 5
 
@@ -49,11 +51,17 @@ def build(
     tasks = {column.id: column.task for column in built}
     for (row, place), cell in cells.items():
         why = (left_out or {}).get((encoders[row], tasks[place]))
-        if why and cell.state == "not planned":
-            cells[row, place] = replace(cell, notes=(why,))
+        if why and cell.state in ("not planned", "not run") and not cell.missing:
+            cells[row, place] = replace(cell, state="not planned", notes=(why,))
     runs = [run_of(item, split) for item in items if item.entry]
     runs.sort(key=lambda run: (run.column, run.row, run.record.seed))
     counted = [run for run in runs if run.counted]
+    built = [_accounted(column, [r.record for r in counted if r.column == column.id]) for column in built]
+    scored: dict[tuple[str, str], list[Run]] = {}
+    for run in counted:
+        scored.setdefault((run.row, run.column), []).append(run)
+    for key, group in scored.items():
+        cells[key] = replace(cells[key], marks=marks.of_cell([(run.record, run.folder) for run in group]))
     machines = Counter(run.record.environment.machine_class for run in counted)
     return Board(
         title=title,
@@ -66,8 +74,15 @@ def build(
         cells=cells,
         runs=tuple(runs),
         machines=tuple(machine for machine, _ in machines.most_common()),
-        notices=(*notices, *_notices(runs, machines)),
+        notices=(*notices, *_notices(runs, machines), *marks.problems((r.record, r.folder) for r in counted)),
     )
+
+
+def _accounted(column: Column, records: Sequence[Record]) -> Column:
+    """The column with what became of its examples, floors aside: those may have other tokens."""
+    found = accounting.accounts([r for r in records if r.encoder.family != "trivial"] or records)
+    told = accounting.notices(found, column.label)
+    return replace(column, accounts=found, notices=(*column.notices, *told))
 
 
 def _ranked(rows: Sequence[Row], columns: Sequence[Column], cells: dict[tuple[str, str], Cell]) -> list[Row]:

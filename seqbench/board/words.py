@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from seqbench.board import text
+from seqbench.board import marks, text
 from seqbench.board.costs import COSTS, CostLine
 from seqbench.board.model import Board, Cell, Column, Row
 
@@ -90,6 +90,32 @@ def left_out(board: Board) -> list[str]:
 def wins(row: Row) -> str:
     """Win rate in per cent."""
     return text.DASH if row.win_rate is None else f"{100 * row.win_rate:.0f} %"
+
+
+def signs(cell: Cell) -> str:
+    """` ✓⊘`, or nothing."""
+    return "".join(f" {mark.sign}" for mark in cell.marks)
+
+
+def title(cell: Cell) -> str:
+    """What hovering over a score says: what its interval is over, notes, what failed, marks."""
+    reasons = [
+        f"seed {run.record.seed} {run.record.status.replace('_', ' ')}: {text.one_line(run.record.reason or '')}"
+        for run in cell.failures
+    ]
+    return ". ".join(part for part in (cell.basis, *cell.notes, *reasons, *(mark.text for mark in cell.marks)) if part)
+
+
+def legend(board: Board) -> dict[str, marks.Kind]:
+    """The marks that the board has, and what they mean."""
+    return marks.legend(mark for cell in board.cells.values() for mark in cell.marks)
+
+
+def marked(board: Board) -> list[str]:
+    """A line for each mark, for formats where nothing can be hovered over."""
+    names = {column.id: column.label for column in board.columns}
+    cells = [cell for cell in board.cells.values() if cell.marks]
+    return [f"{mark.sign} {cell.row} on {names[cell.column]}: {mark.text}" for cell in cells for mark in cell.marks]
 
 
 def method(board: Board) -> str:

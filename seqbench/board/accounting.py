@@ -1,0 +1,62 @@
+"""What became of the examples of a column, split by split, and whether it is the same for all of its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from seqbench.record import Record
+
+COUNTS = ("examples", "positions", "truncated", "dropped")
+WORDS = {"examples": "examples", "positions": "tokens", "truncated": "truncated", "dropped": "dropped"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Account:
+    """One split of a column: every count that its rows have, the most frequent first."""
+
+    split: str
+    examples: tuple[int, ...]
+    positions: tuple[int, ...]  # real positions fed: tokens, frames, pixels
+    truncated: tuple[int, ...]  # examples that were cut to max_length
+    dropped: tuple[int, ...]  # examples left out
+
+    def line(self) -> str:
+        """`test: 500 examples, 12345 tokens, 3 truncated, 0 dropped`; `10 or 12` where rows differ."""
+        return f"{self.split}: " + ", ".join(f"{self.count(key)} {WORDS[key]}" for key in COUNTS)
+
+    def count(self, key: str) -> str:
+        """`12345`, or `12345 or 13000`."""
+        return " or ".join(str(value) for value in getattr(self, key))
+
+
+def accounts(records: Sequence[Record]) -> tuple[Account, ...]:
+    """By split, over the finished runs of a column."""
+    splits = dict.fromkeys(split for record in records for split in record.splits)
+    return tuple(
+        Account(
+            split=split,
+            **{key: _frequent([getattr(r.splits[split], key) for r in records if split in r.splits]) for key in COUNTS},
+        )
+        for split in splits
+    )
+
+
+def notices(found: Sequence[Account], label: str) -> list[str]:
+    """What a reader has to know: counts that differ between rows, and splits that were cut."""
+    told = []
+    for account in found:
+        unequal = [key for key in COUNTS if len(getattr(account, key)) > 1]
+        if unequal:
+            counts = "; ".join(f"{account.count(key)} {WORDS[key]}" for key in unequal)
+            told.append(f"{label}: not all rows were given the same {account.split} split: {counts}")
+        for key, what in (("truncated", "cut to the greatest length"), ("dropped", "left out")):
+            most = max(getattr(account, key))
+            if most:
+                share = 100 * most / max(1, max(account.examples))
+                told.append(f"{label}: {most} examples of the {account.split} split ({share:.2g} %) were {what}")
+    return told
+
+
+def _frequent(values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(sorted(set(values), key=lambda value: (-values.count(value), value)))

@@ -1,0 +1,125 @@
+"""What a reader has to know of a score beside its number, as a sign with words: verified, out of date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqbench import verified
+from seqbench.errors import RecordError
+from seqbench.lineage import changes
+from seqbench.record import Record
+
+SHOWN = 3  # files and seeds that a text names
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """A sort of mark: its sign, one that LaTeX has without a package, and what both mean."""
+
+    sign: str
+    letter: str
+    meaning: str
+
+
+KINDS = {
+    "verified": Kind(
+        sign="✓", letter="v", meaning="verified: every scored run was run again, with the same scores and predictions"
+    ),
+    "partly": Kind(sign="(✓)", letter="p", meaning="some of the scored runs were verified, not all"),
+    "refuted": Kind(sign="✗", letter="x", meaning="run again, a run did not give the same"),
+    "unverifiable": Kind(sign="?", letter="u", meaning="could not be run again as it was"),
+    "stale": Kind(
+        sign="⊘",
+        letter="o",
+        meaning="grey: the task's code or its data has changed since (a source file that the task stands on, by its "
+        "checksum in the record; a pinned file, by its card); scores made now may not compare",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mark:
+    """One of KINDS on a cell."""
+
+    kind: str
+    text: str  # what was found, run by run
+
+    @property
+    def sign(self) -> str:
+        """For a page and for Markdown."""
+        return KINDS[self.kind].sign
+
+    @property
+    def letter(self) -> str:
+        """For LaTeX."""
+        return KINDS[self.kind].letter
+
+
+def of_cell(runs: Sequence[tuple[Record, Path]]) -> tuple[Mark, ...]:
+    """The marks of the runs that a score is the mean of, each with its folder."""
+    return (*_verification(runs), *_age(runs))
+
+
+def problems(runs: Iterable[tuple[Record, Path]]) -> list[str]:
+    """Sentences on verdicts that can't be read, and on runs of which nothing can be told."""
+    told, unknown = [], 0
+    for record, folder in runs:
+        try:
+            verified.read(folder)
+        except RecordError as error:
+            told.append(f"{record.id}/{verified.NAME} is left out: {str(error).partition(': ')[2]}")
+        unknown += not record.code.files
+    if unknown:
+        some = "1 run was" if unknown == 1 else f"{unknown} runs were"
+        told.append(f"{some} made before records kept the checksums of source files: no age can be told of them.")
+    return told
+
+
+def legend(marks: Iterable[Mark]) -> dict[str, Kind]:
+    """The kinds that are used, in order."""
+    used = {mark.kind for mark in marks}
+    return {name: kind for name, kind in KINDS.items() if name in used}
+
+
+def _verification(runs: Sequence[tuple[Record, Path]]) -> list[Mark]:
+    found = []
+    for record, folder in runs:
+        try:
+            found.append((record.seed, verified.read(folder)))
+        except RecordError:  # problems() tells it
+            found.append((record.seed, None))
+    passed = [(seed, it) for seed, it in found if it is not None and it.passed]
+    marks = []
+    for kind, verdict in (("refuted", "different"), ("unverifiable", "impossible")):
+        bad = [f"seed {seed}, {_day(it.time)}: {it.reason}" for seed, it in found if it and it.verdict == verdict]
+        if bad:
+            marks.append(Mark(kind=kind, text="; ".join(_some(bad))))
+    if passed:
+        how = [f"seed {seed} {it.verdict.replace('_', ' ')} on {_day(it.time)}" for seed, it in passed]
+        kind = "verified" if len(passed) == len(runs) else "partly"
+        marks.insert(0, Mark(kind=kind, text=f"verified {len(passed)} of {len(runs)}: {', '.join(_some(how))}"))
+    return marks
+
+
+def _age(runs: Sequence[tuple[Record, Path]]) -> list[Mark]:
+    since: dict[str, None] = {}
+    count = 0
+    for record, _ in runs:
+        found = changes(record)
+        if found.stale:
+            count += 1
+            since |= dict.fromkeys([*found.data, *found.task])
+    if not count:
+        return []
+    return [Mark(kind="stale", text=f"changed since {count} of {len(runs)} runs: {', '.join(_some(list(since)))}")]
+
+
+def _day(time: str) -> str:
+    return time.partition("T")[0]
+
+
+def _some(texts: Sequence[str]) -> list[str]:
+    more = len(texts) - SHOWN
+    return [*texts[:SHOWN], *([f"{more} more"] if more > 0 else [])]

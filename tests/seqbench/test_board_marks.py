@@ -1,0 +1,187 @@
+"""What stands beside scores: verified runs, runs whose task has changed since, examples that were cut or left out."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seqbench import lineage, verified
+from seqbench.board import accounting, collect, csv_table, latex, markdown, page, study
+from seqbench.board.model import Board, Cell
+from seqbench.board.statistics import Bootstrap
+from seqbench.board.table import build
+from seqbench.record import Record, SplitFacts
+from seqbench.store import Store
+from seqbench.verified import Verdict, Verified
+from tests.seqbench import board_records as made
+
+
+def board_of(results: Path, **keys: Any) -> Board:
+    entries, problems = collect.read(results)
+    how = Bootstrap(resamples=100, resamples_general=100, confidence=0.95, seed=0)
+    return build(title="t", entries=entries, expected=None, split="test", bootstrap=how, notices=problems, **keys)
+
+
+def only(board: Board) -> Cell:
+    [cell] = board.cells.values()
+    return cell
+
+
+def change(results: Path, record: Record, **changes: Any) -> Record:
+    record = record.model_copy(update=changes)
+    Store(results).write(record)
+    return record
+
+
+def with_files(results: Path, record: Record, **changed: str) -> Record:
+    files = {**lineage.files(), **{name.replace("__", "/") + ".py": digest for name, digest in changed.items()}}
+    return change(results, record, code=record.code.model_copy(update={"files": files}))
+
+
+def verify(results: Path, record: Record, verdict: Verdict = "identical") -> None:
+    folder = results / record.id
+    it = Verified(
+        id=record.id,
+        record_sha256=verified.sha256_of(folder / "record.json"),
+        verdict=verdict,
+        reason="accuracy 0.5 then, 0.6 now",
+        time="2026-11-22T10:00:00+00:00",
+        machine_class=made.CPU,
+        same_machine_class=True,
+        code=record.code,
+        tolerance=1e-6,
+    )
+    verified.write(folder, it)
+
+
+def test_verified_where_every_scored_run_is(tmp_path: Path) -> None:
+    records = [with_files(tmp_path, made.write(tmp_path, seed=seed)) for seed in (0, 1)]
+    assert only(board_of(tmp_path)).marks == ()
+    verify(tmp_path, records[0])
+    [mark] = only(board_of(tmp_path)).marks
+    assert (mark.kind, mark.text) == ("partly", "verified 1 of 2: seed 0 identical on 2026-11-22")
+    verify(tmp_path, records[1], "within_tolerance")
+    [mark] = only(board_of(tmp_path)).marks
+    assert (mark.kind, mark.sign) == ("verified", "✓")
+    assert "seed 1 within tolerance on 2026-11-22" in mark.text
+    verify(tmp_path, records[1], "different")
+    kinds = {mark.kind: mark.text for mark in only(board_of(tmp_path)).marks}
+    assert set(kinds) == {"partly", "refuted"}
+    assert "seed 1, 2026-11-22: accuracy 0.5 then, 0.6 now" in kinds["refuted"]
+    change(tmp_path, records[0], reason="edited")  # a verdict is on a record's bytes
+    assert [mark.kind for mark in only(board_of(tmp_path)).marks] == ["refuted"]
+    (tmp_path / records[1].id / verified.NAME).write_text("{}")
+    board = board_of(tmp_path)
+    assert only(board).marks == ()
+    assert any(verified.NAME in notice and "left out" in notice for notice in board.notices)
+    assert not any(str(tmp_path) in notice for notice in board.notices)
+
+
+def test_grey_where_the_tasks_code_has_changed_since(tmp_path: Path) -> None:
+    record = made.write(tmp_path)
+    record = change(
+        tmp_path, record, config={**record.config, "task": {"_target_": "tasks.classification.Classification"}}
+    )
+    board = board_of(tmp_path)
+    assert only(board).marks == ()
+    assert any("no age can be told" in notice for notice in board.notices)
+    with_files(tmp_path, record, encoders__tcn="0" * 16, tasks__forecasting="0" * 16)  # not what it stands on
+    board = board_of(tmp_path)
+    assert only(board).marks == ()
+    assert not any("age" in notice for notice in board.notices)
+    with_files(tmp_path, record, tasks__classification="0" * 16)
+    [mark] = only(board_of(tmp_path)).marks
+    assert (mark.kind, mark.text) == ("stale", "changed since 1 of 1 runs: tasks/classification.py")
+
+
+def test_every_format_has_the_marks(tmp_path: Path) -> None:
+    record = made.write(tmp_path, label="<b>it</b>")
+    record = with_files(tmp_path, record, tasks__base="0" * 16)
+    verify(tmp_path, record)
+    board = board_of(tmp_path)
+    content = page.render(board, out=tmp_path)
+    assert 'class="number scored tied has-verified has-stale"' in content
+    assert '<sup class="sign stale" title="changed since 1 of 1 runs: tasks/base.py">⊘</sup>' in content
+    assert content.count("<b>it</b>") == 0
+    text = markdown.render(board)
+    assert "✓ ⊘ |" in text
+    assert "- ⊘ &lt;b&gt;it&lt;/b&gt; on listops: changed since 1 of 1 runs: tasks/base.py" in text
+    assert r"$^{\mathrm{v,o}}$" in latex.render(board)
+    [line] = csv.DictReader(io.StringIO(csv_table.render(board)))
+    assert line["marks"] == "verified stale"
+    assert "tasks/base.py" in line["mark_notes"]
+
+
+def facts(**keys: int) -> dict[str, SplitFacts]:
+    return {
+        "test": SplitFacts(**{"examples": 200, "positions": 900, "truncated": 0, "dropped": 0, **keys}, sha256="d" * 64)
+    }
+
+
+def test_what_was_fed_is_shown_and_compared_down_the_column(tmp_path: Path) -> None:
+    for encoder in ("lstm", "tcn", "gru"):
+        change(tmp_path, made.write(tmp_path, encoder=encoder), splits=facts())
+    [column] = board_of(tmp_path).columns
+    assert [account.line() for account in column.accounts] == ["test: 200 examples, 900 tokens, 0 truncated, 0 dropped"]
+    assert column.notices == ()
+    change(tmp_path, made.write(tmp_path, encoder="s4d"), splits=facts(positions=870, truncated=3))
+    board = board_of(tmp_path)
+    [column] = board.columns
+    assert [account.line() for account in column.accounts] == [
+        "test: 200 examples, 900 or 870 tokens, 0 or 3 truncated, 0 dropped"
+    ]
+    assert column.notices == (
+        "listops: not all rows were given the same test split: 900 or 870 tokens; 0 or 3 truncated",
+        "listops: 3 examples of the test split (1.5 %) were cut to the greatest length",
+    )
+    assert "- test: 200 examples, 900 or 870 tokens" in markdown.render(board)
+    assert "900 or 870 tokens" in latex.render(board)
+    assert "<td" in (content := page.render(board, out=tmp_path))
+    assert ">900 or 870</td>" in content
+    assert {line["tokens"] for line in csv.DictReader(io.StringIO(csv_table.render(board)))} == {"900 or 870"}
+
+
+def test_dropped_examples_are_told() -> None:
+    account = accounting.Account(split="train", examples=(50,), positions=(1,), truncated=(0,), dropped=(5,))
+    assert accounting.notices([account], "x") == ["x: 5 examples of the train split (10 %) were left out"]
+
+
+@pytest.mark.parametrize("allowed", [["encoders", "tasks", "torch.optim"], ["my_package"]])
+def test_pairs_without_plan_say_why_they_can_t_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: list[str]
+) -> None:
+    """Nothing but our own classes is asked, whatever a record allows."""
+    (tmp_path / "my_package").mkdir()
+    (tmp_path / "my_package" / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from seqbench.compose import own_loader
+    from seqbench.study import plan_sweep
+
+    loader = own_loader()
+    cells = {
+        (cell.names.encoder, cell.names.task): cell
+        for words in (
+            ["encoder=repeat_last", "task=etth1"],
+            ["encoder=lstm", "task=listops"],
+            ["encoder=dlinear", "task=etth1"],
+        )
+        for cell in plan_sweep(words, loader=loader).cells
+    }
+    results = tmp_path / "results"
+    for (encoder, task), cell in cells.items():
+        record = made.write(results, encoder=encoder, task=task)
+        change(results, record, config={**cell.config.resolved(), "allowed": allowed})
+    record = made.write(results, encoder="foreign", task="etth1")
+    change(
+        results, record, config={**record.config, "encoder": {"_target_": "my_package.Mine"}, "allowed": ["my_package"]}
+    )
+    found = study.gather(results, study.Asked(), out=tmp_path).left_out
+    assert set(found) == {("dlinear", "listops"), ("repeat_last", "listops")}
+    assert found["repeat_last", "listops"] == "has no rule repeat_last"
+    cell = board_of(results, left_out=found).cells["dlinear", "listops"]
+    assert (cell.state, cell.notes) == ("not planned", (found["dlinear", "listops"],))
+    assert board_of(results, left_out=found).cells["foreign", "listops"].state == "not run"
