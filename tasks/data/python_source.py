@@ -39,6 +39,15 @@ def files() -> dict[str, list[Path]]:
     return found
 
 
+def modules(split: str) -> list[list[Path]]:
+    """The same files by top-level module."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    by_name: dict[str, list[Path]] = {}
+    for path in files()[split]:
+        by_name.setdefault(path.relative_to(root).parts[0].removesuffix(".py"), []).append(path)
+    return list(by_name.values())
+
+
 @cache
 def fingerprint() -> FileFact:
     """sha256 over names and bytes of all those files: another Python, other data."""

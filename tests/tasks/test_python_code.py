@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from tasks.data import python_source
 from tasks.data.base import SPLITS, DataError
-from tasks.data.python_code import PythonKinds, PythonText, windows
+from tasks.data.python_code import PythonKinds, PythonText, in_turn, windows
 from tasks.data.python_kinds import KINDS, lines_of
 
 SOURCE = '''
@@ -103,6 +104,25 @@ def test_examples_are_tokens_with_kinds_in_splits_that_share_none() -> None:
     assert PythonKinds(**SMALL).read("test") == data.read("test")
 
 
+def test_streams_take_turns_a_few_at_a_time() -> None:
+    streams = [iter(text) for text in ("abc", "d", "", "ef", "ghij", "k")]
+    assert "".join(in_turn(streams, 2)) == "adbecfgkhij"
+
+
+@pytest.mark.slow
+def test_no_module_is_more_of_a_split_than_the_others_allow() -> None:
+    data = PythonKinds(length=48, train=4000, valid=500, test=1000)
+    for split, number, most in (("valid", 14, 0.15), ("test", 18, 0.09)):
+        of_window: dict[tuple[str, ...], int] = {}
+        for i, paths in enumerate(python_source.modules(split)):
+            for path in paths:
+                for window in windows(lines_of(python_source.text_of(path), str(path)), 48):
+                    of_window.setdefault(tuple(token for token, _ in window), i)
+        counts = Counter(of_window[tuple(example.source)] for example in data.read(split))
+        assert len(counts) >= number
+        assert max(counts.values()) <= most * sum(counts.values())
+
+
 def test_modules_are_in_one_split() -> None:
     files = python_source.files()
     root = Path(next(iter(files["train"]))).parents
@@ -160,6 +180,9 @@ def test_texts_have_the_sizes_asked_for() -> None:
     data = PythonText(train=50_000, valid=3000, test=7)
     assert [sum(len(e.source) for e in data.read(split)) for split in SPLITS] == [50_000, 3000, 7]
     assert all(e.source and e.target is None for split in SPLITS for e in data.read(split))
+    assert max(len(e.source) for e in PythonText(train=1, valid=30_000, test=1).read("valid")) == 3000
+    firsts = [e.source for e in data.read("train")[:5]]  # a file of each module, as far as the tenth of the size
+    assert firsts == [python_source.text_of(p[0])[:5000] for p in python_source.modules("train")[:5]]
 
 
 @pytest.mark.slow
