@@ -81,6 +81,10 @@ class Encoder(nn.Module, ABC):
     causal: bool  # True: values[:, t] depends on positions <= t only (held by a contract test, both ways)
     reads: ClassVar[frozenset[str]] = frozenset()  # names of the streams that it can read
     requires: ClassVar[frozenset[str]] = frozenset()  # those of them that it can't do without
+    # constructor arguments that `budget.match` may change, where a config gives them a number:
+    width: ClassVar[str] = "dim"
+    along: ClassVar[tuple[str, ...]] = ("hidden",)  # in proportion to the width, and to fill what its steps leave over
+    depths: ClassVar[tuple[str, ...]] = ("depth",)  # the first is solved, the others follow in proportion
 
     @abstractmethod
     def forward(self, source: Sequences) -> States:

@@ -25,6 +25,8 @@ class CNN(Encoder):
     """
 
     family: ClassVar[str] = "convolutional"
+    width: ClassVar[str] = "maps"
+    along: ClassVar[tuple[str, ...]] = ("embedding",)
     causal = False
 
     def __init__(

@@ -26,6 +26,7 @@ class EncoderDecoder(Decoder):
     """
 
     family: ClassVar[str] = "encoder-decoder"
+    depths: ClassVar[tuple[str, ...]] = ("depth", "decoder_depth")
 
     def __init__(
         self,

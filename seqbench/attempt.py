@@ -17,7 +17,7 @@ import torch
 
 from encoders.base import Encoder
 from encoders.trivial import Trivial
-from seqbench import cost, predictions, process, provenance, randomness
+from seqbench import cost, match, predictions, process, provenance, randomness
 from seqbench.build import build_encoder, judge
 from seqbench.config import RunConfig
 from seqbench.course import Diverged, Progress
@@ -122,6 +122,7 @@ class Attempt:
             measured = self._cost(encoder, fitted, len(given["test"]) / max(seconds["test"], 1e-9))
             measured["peak_memory_mib"] = peak
             self.found["checkpoint"] = self._keep(fitted)
+            self.found["match"] = match.facts(config, encoder, task)
         self.found["scores"] = {split: {n: _score_facts(s) for n, s in by.items()} for split, by in scores.items()}
         self.found["predictions"] = predictions.write(self.folder, task, given, scores)
         measured["wall_seconds"] = time.perf_counter() - self.start + self.progress.seconds_before

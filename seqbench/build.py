@@ -110,7 +110,7 @@ def encoder_of(node: Node, allowed: Sequence[str], spec: InputSpec) -> Encoder:
     return encoder
 
 
-class _Uninitialised(TorchFunctionMode):
+class Uninitialised(TorchFunctionMode):
     """Leaves out torch.nn.init, which draws no number on the meta device but takes most of a construction's time."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -128,7 +128,7 @@ def check_pair(config: RunConfig, task: Task) -> None:
     """
     check_optimizer(config)
     spec = task.outline()
-    with torch.device("meta"), _Uninitialised():
+    with torch.device("meta"), Uninitialised():
         encoder = build_encoder(config, spec)
     judge(encoder, task, spec, encoder_name=config.names.encoder, task_name=config.names.task)
 

@@ -49,6 +49,20 @@ class Budget(_Section):
     eval_batch_tokens: Count
     patience: Count | None
     select: Literal["best", "last"]
+    match: Literal["params", "flops", "latency"] | None = None
+    target: Amount | None = None
+    vary: Literal["width", "depth", "both"] = "width"
+    count: Literal["all", "encoder", "body"] = "all"
+    tolerance: Amount | None = None
+    matched: dict[str, int] | None = None  # set by seqbench.match: key -> what was solved
+
+    @model_validator(mode="after")
+    def _with_target(self) -> Self:
+        if self.match is not None and self.target is None:
+            raise ValueError(f"target: null, with match {self.match}; give the number to be reached")
+        if self.match is None and (self.target is not None or self.matched is not None):
+            raise ValueError("match: null, with a target; say what it is of: params, flops or latency")
+        return self
 
     @model_validator(mode="after")
     def _one_end(self) -> Self:

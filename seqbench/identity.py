@@ -27,7 +27,10 @@ TRAINER = (
     "accumulate",  # a step's batch in parts: sums in another order, other dropout masks
     "clip",  # scales gradients
 )
-BUDGET_WITHOUT = ("eval_batch_tokens",)  # how many rows are evaluated together changes no score
+BUDGET_WITHOUT = (
+    "eval_batch_tokens",  # how many rows are evaluated together changes no score
+    *("match", "target", "vary", "count", "tolerance", "matched"),  # what they solve stands in the encoder's node
+)
 BUDGET_IF_SET = ("tokens", "flops", "seconds")  # came later: runs of before keep their ids
 # Not hashed: accelerator, devices, workers, threads (where it runs, not what: the record names the machine), progress,
 # logger, label, task_label, results, rerun, allowed, names, study, overrides.

@@ -108,6 +108,18 @@ class Cost(_Part):
     energy_joules: float | None = None
 
 
+class MatchFacts(_Part):
+    """What the encoder's size was solved for, and what it came to."""
+
+    of: Literal["params", "flops", "latency"]
+    count: Literal["all", "encoder", "body"] | None = Field(description="which parameters")
+    target: float = Field(description="parameters; operations of a training step on one example; milliseconds")
+    reached: float
+    leftover: float = Field(description="(reached - target) / target")
+    tolerance: float
+    solved: dict[str, int] = Field(description="config key -> value")
+
+
 class Environment(_Part):
     """What it ran on."""
 
@@ -161,6 +173,7 @@ class Record(_Part):
     data: list[DataFile] = Field(default_factory=list)
     splits: dict[str, SplitFacts] = Field(default_factory=dict)
     cost: Cost = Cost()
+    match: MatchFacts | None = Field(default=None, description="where budget.match is set")
     code: Code
     environment: Environment
     tuning: dict[str, Any] | None = None

@@ -10,6 +10,7 @@ from seqbench.claim import claim
 from seqbench.config import RunConfig
 from seqbench.identity import run_id
 from seqbench.labels import as_asked
+from seqbench.match import matched
 from seqbench.progress import Watch
 from seqbench.record import Record, Status
 from seqbench.store import Store
@@ -36,6 +37,7 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1) -> Outc
     """
     task = build_task(config)
     check_pair(config, task)
+    config = matched(config)
     store = Store(config.results)
     this = run_id(config, task)
     known = store.find(this)

@@ -91,7 +91,8 @@ class _Row:
 def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
     rows = _rows(grid, Compositions(loader))
     from seqbench import identity  # with torch: after all that can be said without it
-    from seqbench.build import check_optimizer
+    from seqbench.build import PairError, check_optimizer
+    from seqbench.match import matched
 
     tasks: dict[str, Task] = {}
     pairs = _Pairs()
@@ -101,8 +102,16 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
         check_optimizer(config)
     left_out = pairs.judge()
     cells: dict[str, Cell] = {}
+    ready: dict[str, Task] = {}  # with data, where a budget is matched
     for row in rows:
-        if _key(row.config.encoder, row.config.task) in left_out:
+        pair = _key(row.config.encoder, row.config.task)
+        if pair in left_out:
+            continue
+        try:
+            row.config = matched(row.config, ready)
+        except PairError as error:
+            out = LeftOut(encoder=row.config.names.encoder, task=row.config.names.task, reason=_short(error))
+            left_out[pair] = out
             continue
         facts = identity.facts(row.config, tasks[_key(row.config.task)])
         for overrides, seed in row.cells:

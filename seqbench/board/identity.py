@@ -32,6 +32,10 @@ NOT_A_SETUP = frozenset(  # where it runs, not what: as in the id of a run
     )
 )
 HASH = re.compile(r"[0-9a-f]{64}")
+IF_SET = frozenset(  # keys that came later: none is as if the config did not have them
+    f"budget.{key}" for key in ("tokens", "flops", "seconds", "match", "target", "tolerance")
+)
+SOLVED = "budget.matched"  # what was solved stands in the encoder
 ABSENT = "absent"
 
 
@@ -49,7 +53,19 @@ def flatten(node: Any, path: str = "") -> Flat:
 def setup(config: Mapping[str, Any]) -> Flat:
     """What a row is made of: encoder, protocol, budget, optimizer, schedule and whatever else changes a score."""
     flat = flatten({key: value for key, value in config.items() if key not in NOT_A_ROW})
-    return {key: value for key, value in flat.items() if key not in NOT_A_SETUP}
+    return in_force({key: value for key, value in flat.items() if key not in NOT_A_SETUP})
+
+
+def in_force(flat: Flat) -> Flat:
+    """Without keys that say nothing: newer ones that are not used, and what was noted by the solver of sizes."""
+    matching = flat.get("budget.match") is not None
+    return {
+        key: value
+        for key, value in flat.items()
+        if not (value is None and key in IF_SET)
+        and not key.startswith(SOLVED)
+        and (matching or key not in ("budget.vary", "budget.count"))
+    }
 
 
 def whole(config: Mapping[str, Any]) -> Flat:

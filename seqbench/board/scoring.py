@@ -179,7 +179,7 @@ def _with_facts(column: Column, records: Sequence[Any], split: str) -> Column:
 def _unequal(records: Sequence[Any]) -> dict[str, Counter[Any]]:
     """Settings of the race that differ down a column, floors aside."""
     trained = [record for record in records if record.encoder.family != "trivial"]
-    flats = [identity.flatten({k: record.config.get(k) for k in RACE}) for record in trained]
+    flats = [identity.in_force(identity.flatten({k: record.config.get(k) for k in RACE})) for record in trained]
     return {key: Counter(identity.show(flat.get(key), key) for flat in flats) for key in identity.varying(flats)}
 
 

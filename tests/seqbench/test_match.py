@@ -1,0 +1,279 @@
+"""Equal budgets: what is solved against brute force and against counts of real encoders; ids, records, refusals."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra import version
+
+from encoders.base import InputSpec, Sequences, States
+from seqbench import match
+from seqbench.build import PairError, build_encoder, build_task
+from seqbench.compose import own_loader
+from seqbench.compositions import Compositions
+from seqbench.config import RunConfig, check_config
+from seqbench.errors import ConfigError
+from seqbench.identity import run_id
+from seqbench.match_search import search
+from seqbench.run import run
+from seqbench.study import plan_sweep
+from tasks.base import Task
+from tests.seqbench.toy import VOCABULARY, ToyEncoder
+from tests.seqbench.toy_config import toy_config
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZED = sorted(
+    path.stem
+    for path in (ROOT / "configs" / "encoder").glob("*.yaml")
+    if path.stem not in ("own", "pretrained", "majority", "random", "repeat_last", "dlinear")
+)
+LINES = {"dim": 12, "dropout": 0.2}
+
+
+class Wide(ToyEncoder):
+    """As ToyEncoder, its width called otherwise and even, with layers beside it."""
+
+    width = "size"
+    along = ("inner",)
+
+    def __init__(self, *, size: int, inner: int, depth: int, spec: InputSpec) -> None:
+        if size % 4:
+            raise ValueError(f"size: {size} is not a multiple of 4")
+        super().__init__(dim=size, dropout=0.0, spec=spec)
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(size, inner) for _ in range(depth))
+
+
+class Waits(ToyEncoder):
+    """Takes a tenth of a millisecond for each unit of its width."""
+
+    def forward(self, source: Sequences) -> States:
+        time.sleep(1e-4 * self.dim)
+        return super().forward(source)
+
+
+WIDE = {"_target_": "tests.seqbench.test_match.Wide", "size": 8, "inner": 16, "depth": 2}
+ALLOWED = ["tests.seqbench", "encoders", "torch.optim"]
+
+
+def config_of(folder: Path, target: float, changes: dict[str, Any] | None = None) -> RunConfig:
+    return toy_config(folder, {"budget.match": "params", "budget.target": target, "allowed": ALLOWED} | (changes or {}))
+
+
+def real(config: RunConfig) -> int:
+    """Parameters of the encoder and head, built as a run builds them."""
+    task = build_task(config)
+    task.setup()
+    encoder = build_encoder(config, task.spec)
+    task.attach(encoder)
+    own = {id(p): p.numel() for p in [*encoder.parameters(), *task.parameters()]}
+    return sum(own.values())
+
+
+# -- the search ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("seed", range(30))
+def test_the_width_is_the_nearest_of_all(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    step, power, scale = int(random.integers(1, 9)), random.uniform(0.5, 2.2), random.uniform(0.1, 50)
+    target = scale * random.uniform(1, 400) ** power
+
+    def measure(width: int, factor: float) -> float | None:
+        return None if width % step else scale * width**power
+
+    start = step * int(random.integers(1, 60))
+    found = search(measure, start=start, target=target, tolerance=0.02, step=None)
+    best = min(range(step, 1000 * step, step), key=lambda width: abs(scale * width**power - target))
+    assert found is not None
+    assert found.width == best
+    assert found.reached == pytest.approx(scale * best**power)
+
+
+def test_what_goes_along_fills_up_and_stays_near_its_proportion() -> None:
+    def measure(width: int, factor: float) -> float | None:
+        return None if width % 8 else width * (4.0 * width + 2 * round(4 * width * factor))
+
+    found = search(measure, start=128, target=333_333, tolerance=0.02, step=1 / 512)
+    assert found is not None
+    assert abs(found.leftover(333_333)) < 0.002
+    assert found.width == 168  # 12 w^2 = 333333 at w = 166.7
+    assert 0.9 < found.factor < 1.1
+
+
+def test_nothing_that_can_be_built_is_nothing_found() -> None:
+    assert search(lambda w, f: None, start=8, target=10, tolerance=0.02, step=None) is None
+
+
+# -- every configured encoder --------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def compositions() -> Compositions:
+    version.setbase("1.3")
+    return Compositions(own_loader())
+
+
+@pytest.fixture(scope="module")
+def shared() -> dict[str, Task]:
+    return {}
+
+
+def composed(made: Compositions, *overrides: str) -> RunConfig:
+    tree, names = made.make(["budget.match=params", *overrides])
+    return check_config(tree, names, list(overrides))
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_every_encoder_comes_within_two_per_cent_at_a_million(
+    compositions: Compositions, shared: dict[str, Task], tmp_path: Path, name: str
+) -> None:
+    config = composed(compositions, f"encoder={name}", "task=digits", "budget.target=1e6", f"results={tmp_path}")
+    try:
+        solved = match.matched(config, shared)
+        parameters = real(solved)
+    except ConfigError:  # reads channels alone
+        task = build_task(toy_config(tmp_path))
+        task.spec = InputSpec(max_length=64, channels=3)
+        solved = match.matched(config, {json.dumps(config.task, sort_keys=True): task})
+        encoder = build_encoder(solved, task.spec)
+        parameters = sum(p.numel() for p in encoder.parameters()) + 2 * encoder.dim + 2
+    assert abs(parameters - 1e6) <= 0.02 * 1e6
+    kept = {key for key in config.encoder if f"encoder.{key}" not in (solved.budget.matched or {})}
+    assert {key: solved.encoder[key] for key in kept} == {key: config.encoder[key] for key in kept}
+
+
+@pytest.mark.parametrize("name", ["encoder_only", "tcn", "lstm"])
+def test_both_keeps_the_proportion_of_width_and_depth(
+    compositions: Compositions, shared: dict[str, Task], tmp_path: Path, name: str
+) -> None:
+    given = [f"encoder={name}", "task=digits", "budget.target=3e6", "budget.vary=both", f"results={tmp_path}"]
+    config = composed(compositions, *given)
+    solved = match.matched(config, shared)
+    assert abs(real(solved) - 3e6) <= 0.02 * 3e6
+    ratio = [c.encoder["dim"] / c.encoder["depth"] for c in (config, solved)]
+    assert ratio[1] == pytest.approx(ratio[0], rel=0.35)
+    assert solved.encoder["depth"] != config.encoder["depth"]
+
+
+def test_what_has_no_width_says_so_in_one_line(compositions: Compositions, tmp_path: Path) -> None:
+    config = composed(compositions, "encoder=dlinear", "task=digits", "budget.target=1e6", f"results={tmp_path}")
+    with pytest.raises(PairError, match=r"encoder dlinear gives its constructor no dim.*budget\.match=null") as error:
+        match.matched(config)
+    assert "\n" not in str(error.value)
+    floor = composed(compositions, "encoder=majority", "task=digits", "budget.target=1e6", f"results={tmp_path}")
+    assert match.matched(floor) is floor
+
+
+# -- what is counted -----------------------------------------------------------------------------------------------
+def params(dim: int) -> int:
+    """Of ToyEncoder and ToyTask, by formula."""
+    return VOCABULARY * dim + dim * dim + dim + 2 * dim + 2 * dim + 2
+
+
+@pytest.mark.parametrize(
+    ("count", "goal"),
+    [("all", params(37)), ("encoder", params(37) - 2 * 37 - 2), ("body", params(37) - 2 * 37 - 2 - VOCABULARY * 37)],
+)
+def test_which_parameters_count(tmp_path: Path, count: str, goal: int) -> None:
+    solved = match.matched(config_of(tmp_path, goal, {"budget.count": count, "budget.tolerance": 0.001}))
+    assert solved.budget.matched == {"encoder.dim": 37}
+    assert solved.encoder["dim"] == 37
+
+
+def test_names_and_steps_are_the_encoders_own(tmp_path: Path) -> None:
+    solved = match.matched(config_of(tmp_path, 20_000, {"encoder": WIDE}))
+    assert solved.budget.matched is not None
+    assert set(solved.budget.matched) == {"encoder.size", "encoder.inner"}
+    assert solved.encoder["size"] % 4 == 0
+    assert solved.encoder["depth"] == 2
+    assert abs(real(solved) - 20_000) <= 0.01 * 20_000
+
+
+def test_depth_alone(tmp_path: Path) -> None:
+    goal = real(toy_config(tmp_path, {"allowed": ALLOWED, "encoder": WIDE | {"depth": 9}}))
+    solved = match.matched(config_of(tmp_path, goal, {"encoder": WIDE, "budget.vary": "depth"}))
+    assert (solved.encoder["depth"], solved.encoder["size"], solved.encoder["inner"]) == (9, 8, 16)
+
+
+def test_operations_by_formula(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, {})
+    task = build_task(config)
+    task.setup()
+    length = int(np.sort(task.lengths("train"))[len(task.lengths("train")) // 2])
+    goal = 3 * (2 * length * 25 * 25 + 2 * 25 * 2)  # forward, and backward for inputs and weights
+    solved = match.matched(config_of(tmp_path, goal, {"budget.match": "flops"}))
+    assert solved.encoder["dim"] == 25
+
+
+def test_latency_of_a_known_time_and_the_first_solution_stands(tmp_path: Path) -> None:
+    changes = {"budget.match": "latency", "encoder": {"_target_": "tests.seqbench.test_match.Waits", **LINES}}
+    config = config_of(tmp_path, 6.0, changes)
+    solved = match.matched(config)
+    assert 35 < solved.encoder["dim"] <= 60
+    (file,) = (tmp_path / match.FOLDER).glob("*.json")
+    file.write_text(json.dumps({"encoder.dim": solved.encoder["dim"] + 1}))
+    assert match.matched(config).encoder["dim"] == solved.encoder["dim"] + 1
+
+
+# -- config, id, record --------------------------------------------------------------------------------------------
+def test_a_matched_run_is_the_run_of_its_numbers(tmp_path: Path) -> None:
+    config = config_of(tmp_path, 2500)
+    record = run(config).record
+    assert record.status == "finished"
+    dim = record.config["encoder"]["dim"]
+    assert dim == min(range(1, 99), key=lambda d: abs(params(d) - 2500))
+    assert record.match is not None
+    assert record.match.reached == record.cost.parameters == params(dim)
+    assert record.match.leftover == pytest.approx((params(dim) - 2500) / 2500)
+    assert abs(record.match.leftover) <= record.match.tolerance == 0.02
+    plain = toy_config(tmp_path, {"encoder.dim": dim})
+    assert run_id(plain, build_task(plain)) == record.id
+    again = check_config(record.config, config.names, [], allowed=ALLOWED)  # nothing is solved again
+    assert match.matched(again) is again
+    assert run(again).skipped
+    assert run(config).skipped
+
+
+def test_a_solution_is_read_where_it_stands_and_made_anew_where_it_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(tmp_path, 2500)
+    first = match.matched(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(match, "_solve", lambda *_: pytest.fail("solved again"))
+        assert match.matched(config) == first
+    (file,) = (tmp_path / match.FOLDER).glob("*.json")
+    file.write_text('{"encoder.dim": ')
+    assert match.matched(config) == first
+
+
+def test_what_was_solved_is_held(tmp_path: Path) -> None:
+    solved = match.matched(config_of(tmp_path, 2500))
+    tampered = solved.model_copy(update={"encoder": solved.encoder | {"dim": 12}})
+    with pytest.raises(ConfigError, match=r"encoder\.dim was solved as .*budget\.matched=null"):
+        match.matched(tampered)
+
+
+def test_out_of_reach_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PairError, match=r"budget\.target: 10 parameters are out of reach of encoder toy.*dim 1"):
+        match.matched(config_of(tmp_path, 10))
+
+
+def test_a_target_needs_to_be_of_something(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"budget\.target: null, with match params"):
+        toy_config(tmp_path, {"budget.match": "params"})
+    with pytest.raises(ConfigError, match=r"budget\.match: null, with a target"):
+        toy_config(tmp_path, {"budget.target": 5.0})
+
+
+def test_a_sweep_solves_each_cell_and_leaves_out_what_cannot_be(tmp_path: Path) -> None:
+    given = ["encoder=lstm,tcn,majority,dlinear", "task=digits", "seed=0,1", f"results={tmp_path}"]
+    plan = plan_sweep([*given, "budget.match=params", "budget.target=50000"], loader=own_loader())
+    solved = {(c.names.encoder, c.config.seed): c.config.encoder.get("dim") for c in plan.cells}
+    assert solved["lstm", 0] == solved["lstm", 1] != solved["tcn", 0]
+    assert solved["majority", 0] is None
+    assert [(out.encoder, out.reason) for out in plan.left_out] == [("dlinear", "can't be matched: no dim to solve")]
+    for cell in plan.cells:
+        assert cell.id == run_id(cell.config, build_task(cell.config))
