@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seqbench import cli, data_command, leaderboard
+from seqbench import calibration, cli, data_command, leaderboard
 from seqbench.verify import command as verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,6 +80,8 @@ def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeyp
     if script.stem == "data":
         monkeypatch.setenv("SEQBENCH_DATA", str(request.getfixturevalue("data_cache")))
         assert data_command.main(arguments) == 0
+    elif script.stem == "calibration":
+        _calibration(arguments, place, request, monkeypatch)
     elif script.stem == "leaderboard":
         assert cli.main(["encoder=majority", "task=digits", *SHORT]) == 0, "a board needs a record"
         assert leaderboard.main(arguments) == 0
@@ -103,3 +105,19 @@ def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeyp
     else:
         assert cli.main(arguments) == 0
         assert not (place / "results").exists()
+
+
+def _calibration(
+    arguments: list[str], place: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the folder of the test, a copy of the page in place of the page."""
+    monkeypatch.setenv("SEQBENCH_DATA", str(request.getfixturevalue("data_cache")))
+    page = place / "calibration.md"
+    page.write_text(calibration.PAGE.read_text())
+    monkeypatch.setattr(calibration, "PAGE", page)
+    monkeypatch.setattr(calibration, "PUBLISHED", place / "published")
+    if arguments[0] == "run":
+        assert calibration.main([*arguments, "--set", *SHORT]) == 0
+        assert list((place / "results").glob("*/record.json"))
+    else:
+        assert calibration.main(arguments) == (arguments[0] == "publish"), "1: nothing was run"
