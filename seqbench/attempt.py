@@ -17,7 +17,7 @@ import torch
 
 from encoders.base import Encoder
 from encoders.trivial import Trivial
-from seqbench import cost, match, predictions, process, provenance, randomness
+from seqbench import cost, invariance, match, predictions, process, provenance, randomness
 from seqbench.build import build_encoder, judge
 from seqbench.config import RunConfig
 from seqbench.course import Diverged, Progress
@@ -121,6 +121,14 @@ class Attempt:
             peak = cost.peak_memory_mib(device)  # before what measures the rest
             measured = self._cost(encoder, fitted, len(given["test"]) / max(seconds["test"], 1e-9))
             measured["peak_memory_mib"] = peak
+            if config.trainer.invariance_rows:
+                self.found["invariance"] = invariance.check(
+                    fitted.evaluator,
+                    given["test"],
+                    rows=config.trainer.invariance_rows,
+                    precision=config.trainer.precision,
+                    seconds=time.perf_counter() - self.start + self.progress.seconds_before,
+                )
             self.found["checkpoint"] = self._keep(fitted)
             self.found["match"] = match.facts(config, encoder, task)
         self.found["scores"] = {split: {n: _score_facts(s) for n, s in by.items()} for split, by in scores.items()}

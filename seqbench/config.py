@@ -113,6 +113,7 @@ class Trainer(_Section):
     clip: Annotated[float, Field(gt=0)] | None
     workers: Annotated[int, Field(ge=0)]
     threads: Count | None
+    invariance_rows: Annotated[int, Field(ge=0)]
     progress: bool
 
     @model_validator(mode="after")

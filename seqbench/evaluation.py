@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from encoders.base import Encoder
 from seqbench.randomness import isolated
 from tasks.base import Task
-from tasks.loading import Batching, Loader, sample_rows
+from tasks.loading import Batching, collated, plan_batches, sample_rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +26,17 @@ class Evaluation:
     """What came of the rows of a split."""
 
     predictions: dict[int, Any]  # row of the split -> prediction, in the data set's own terms
-    loss: float  # mean over the items that count; NaN where there is none
+    losses: list[tuple[float, int]]  # of each batch, the mean over its items that count, and how many these are
     seconds: float
+
+    @property
+    def loss(self) -> float:
+        """Mean over the items that count; NaN where there is none."""
+        total, items = 0.0, 0
+        for loss, number in self.losses:
+            total += loss * number
+            items += number
+        return total / items if items else math.nan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,43 +56,32 @@ class Evaluator:
 
         Without gradients, but not in inference mode: what a module caches then must serve training too.
         """
+        lengths = self.task.lengths(split)
+        rows = sample_rows(len(lengths), limit)
+        planned = plan_batches(lengths[rows], self.batching, seed=0, epoch=0, shuffle=False)
+        return self.over(split, [rows[places] for places in planned], workers=self.workers)
+
+    def over(
+        self, split: str, batches: list[NDArray[np.int64]], *, workers: int, seconds: float = math.inf
+    ) -> Evaluation:
+        """Evaluate batches of rows as they are given; none begins after `seconds`, the first always does."""
         modules = [*self.encoder.modules(), *self.task.modules()]
         modes = [module.training for module in modules]
         self.encoder.eval()
         self.task.eval()
-        lengths = self.task.lengths(split)
-        rows = sample_rows(len(lengths), limit)
-        loader = Loader(
-            lengths=lengths[rows],
-            collate=_Rows(functools.partial(self.task.collate, split), rows),
-            batching=self.batching,
-            seed=0,
-            shuffle=False,
-            workers=self.workers,
-        )
         predictions: dict[int, Any] = {}
-        total, items = 0.0, 0
+        losses: list[tuple[float, int]] = []
         start = time.perf_counter()
         try:
             with isolated(self.seed), torch.no_grad():
-                for batch in loader:
+                for batch in collated(batches, functools.partial(self.task.collate, split), workers=workers):
                     with self.precision():
                         output = self.task(self.encoder, batch.to(self.device))
                     predictions.update(zip(batch.index.tolist(), output.predictions, strict=True))
-                    total += float(output.loss) * output.items
-                    items += output.items
+                    losses.append((float(output.loss), output.items))
+                    if time.perf_counter() - start > seconds:
+                        break
         finally:
             for module, mode in zip(modules, modes, strict=True):
                 module.training = mode
-        seconds = time.perf_counter() - start
-        return Evaluation(predictions=predictions, loss=total / items if items else math.nan, seconds=seconds)
-
-
-class _Rows:
-    """A collate that reads its row numbers as places in a sample (a class, so that worker processes can receive it)."""
-
-    def __init__(self, collate: Callable[[NDArray[np.int64]], Any], rows: NDArray[np.int64]) -> None:
-        self.collate, self.rows = collate, rows
-
-    def __call__(self, places: NDArray[np.int64]) -> Any:
-        return self.collate(self.rows[places])
+        return Evaluation(predictions=predictions, losses=losses, seconds=time.perf_counter() - start)

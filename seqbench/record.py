@@ -120,6 +120,20 @@ class MatchFacts(_Part):
     solved: dict[str, int] = Field(description="config key -> value")
 
 
+class Variation(_Part):
+    """A sample of the test split scored in another way, which should change nothing (seqbench/invariance.py)."""
+
+    verdict: Literal["same", "moved", "failed", "not_applicable"]
+    rows: int = Field(description="compared with the run's own predictions")
+    moved: int = Field(default=0, description="of them: a number beyond the tolerance, or anything else that differs")
+    flipped: int = Field(default=0, description="of the moved: other classes, words, ranks; near ties among them")
+    largest_difference: float = Field(default=0.0, description="of a predicted number, relative")
+    loss_difference: float | None = Field(default=None, description="largest of a batch, relative; null: not compared")
+    tolerance: float = 0.0
+    seconds: float = 0.0
+    reason: str | None = None
+
+
 class Environment(_Part):
     """What it ran on."""
 
@@ -174,6 +188,10 @@ class Record(_Part):
     splits: dict[str, SplitFacts] = Field(default_factory=dict)
     cost: Cost = Cost()
     match: MatchFacts | None = Field(default=None, description="where budget.match is set")
+    invariance: dict[str, Variation] = Field(
+        default_factory=dict,
+        description="workers_0, workers_2, batch_1, padding; empty: not checked",
+    )
     code: Code
     environment: Environment
     tuning: dict[str, Any] | None = None

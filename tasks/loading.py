@@ -127,6 +127,15 @@ class Loader:
         self.epoch, self.position = state["epoch"], state["position"]
 
 
+def collated(
+    batches: list[NDArray[np.int64]], collate: Callable[[NDArray[np.int64]], Any], *, workers: int
+) -> Iterator[Any]:
+    """Batches of the rows given, in that order, made here or by worker processes."""
+    if not workers:
+        return (collate(rows) for rows in batches)
+    return iter(DataLoader(_Rows(batches, collate), batch_size=None, num_workers=workers))
+
+
 class _Rows(Dataset[Any]):
     """Batches by number, for DataLoader's workers."""
 

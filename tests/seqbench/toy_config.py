@@ -43,6 +43,7 @@ TREE: dict[str, Any] = {
         "clip": 1.0,
         "workers": 0,
         "threads": 1,
+        "invariance_rows": 0,
         "progress": False,
     },
     "logger": {"csv": {"every": 2}},
