@@ -95,7 +95,7 @@ class Attempt:
     def _work(self) -> None:
         config, task = self.config, self.task
         device = torch.device(device_of(config))
-        cost.reset_peak_memory(device)
+        held = cost.reset_peak_memory(device)
         randomness.seed_all(randomness.derive(config.seed, "data"))
         task.setup()
         self.found["splits"] = provenance.split_facts(task)
@@ -106,7 +106,7 @@ class Attempt:
             given = {split: task.trivial(encoder.rule, split, config.seed) for split in SCORED}
             scores = {split: task.score(split, given[split]) for split in SCORED}
             measured: dict[str, Any] = cost.parameters(encoder, None)
-            measured["peak_memory_mib"] = cost.peak_memory_mib(device)
+            measured["peak_memory_mib"] = cost.peak_memory_mib(device, held)
         else:
             fitted = self._fit(encoder)
             seconds = {}
@@ -118,7 +118,7 @@ class Attempt:
                 evaluation = fitted.evaluator.run(split)
                 given[split], seconds[split] = evaluation.predictions, evaluation.seconds
                 scores[split] = task.score(split, evaluation.predictions)
-            peak = cost.peak_memory_mib(device)  # before what measures the rest
+            peak = cost.peak_memory_mib(device, held)  # before what measures the rest
             measured = self._cost(encoder, fitted, len(given["test"]) / max(seconds["test"], 1e-9))
             measured["peak_memory_mib"] = peak
             if config.trainer.invariance_rows:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import resource
 import sys
 import time
@@ -23,8 +26,8 @@ from seqbench.record import Latency
 from tasks.base import Batch, Task
 
 COUNTED = 2  # training batches whose operations are counted
-ROWS = 8  # of a test batch, for the same
-WARM_UP, LEAST, MOST, SECONDS = 3, 5, 50, 0.5  # latency: passes before, fewest, most, and when to stop
+WARM_UP, LEAST, MOST, SECONDS = 3, 20, 50, 0.5  # latency: passes before, fewest, most, and when it is enough
+PATIENCE, FEWEST = 30.0, 3  # seconds after which fewer do than LEAST, without a 95th percentile, and how few
 
 
 def parameters(encoder: Encoder, task: Task | None) -> dict[str, int]:
@@ -77,8 +80,8 @@ def flops_training(evaluator: Evaluator, batches: Sequence[NDArray[np.int64]], p
 
 
 def flops_forward(evaluator: Evaluator, rows: NDArray[np.int64]) -> float:
-    """Operations of one test batch (of its first rows), decoding included where the task decodes, per real position."""
-    batch = evaluator.task.collate("test", rows[:ROWS])
+    """Operations of one test batch, whole, decoding included where the task decodes, per real position."""
+    batch = evaluator.task.collate("test", rows)
     evaluator.encoder.eval()
     evaluator.task.eval()
     with torch.no_grad(), counting() as counter, evaluator.precision():
@@ -87,49 +90,66 @@ def flops_forward(evaluator: Evaluator, rows: NDArray[np.int64]) -> float:
 
 
 def latency(evaluator: Evaluator) -> Latency:
-    """Time of one forward pass of the task on one test example, predictions included; rows in turn, spread evenly."""
+    """Time of one forward pass of the task on one test example, predictions included.
+
+    The examples are drawn at random from the test split, the same ones for every encoder. LEAST passes at least: a
+    95th percentile of fewer says nothing, and is None where PATIENCE allows no more.
+    """
     task, device = evaluator.task, evaluator.device
     evaluator.encoder.eval()
     task.eval()
-    rows = np.linspace(0, len(task.lengths("test")) - 1, MOST).astype(np.int64)
-    batches: list[Batch] = [task.collate("test", rows[i : i + 1]).to(device) for i in range(MOST)]
+    number = len(task.lengths("test"))
+    rows = np.random.default_rng(0).permutation(number)[:MOST].astype(np.int64)
+    batches: list[Batch] = [task.collate("test", rows[i : i + 1]).to(device) for i in range(len(rows))]
     times: list[float] = []
     begin = time.perf_counter()
     with torch.no_grad():
         for i in range(WARM_UP + MOST):
             start = time.perf_counter()
             with evaluator.precision():
-                task(evaluator.encoder, batches[i % MOST])
+                task(evaluator.encoder, batches[i % len(batches)])
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             end = time.perf_counter()
             if i >= WARM_UP:
                 times.append(1000 * (end - start))
-                if len(times) >= LEAST and end - begin > SECONDS:
+                if end - begin > SECONDS and len(times) >= (LEAST if end - begin < PATIENCE else FEWEST):
                     break
     p50, p95 = np.percentile(times, [50, 95])
-    return Latency(batch_size=1, p50_ms=float(p50), p95_ms=float(p95), repeats=len(times))
+    enough = len(times) >= LEAST
+    return Latency(batch_size=1, p50_ms=float(p50), p95_ms=float(p95) if enough else None, repeats=len(times))
 
 
-def reset_peak_memory(device: torch.device) -> None:
-    """Begin to measure: on CUDA always, for a process where Linux lets it."""
+def reset_peak_memory(device: torch.device) -> float:
+    """Begin to measure, before a run's data and model are there. Returns what peak_memory_mib() is to subtract, in MiB.
+
+    On a CPU that is the resident set as it is now: the interpreter and the libraries, which are no run's. What earlier
+    runs of the process have freed is given back to the system first, so that a later one can't hide in it.
+    """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-        return
-    try:
+        return 0.0
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # of glibc; elsewhere the system's own ways must do
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):  # else it is the peak since the process began, an upper bound
         Path("/proc/self/clear_refs").write_text("5")  # proc(5): resets the peak of the resident set
-    except OSError:
-        return  # then it is the peak since the process began, an upper bound
+    return _resident_mib("VmRSS")
 
 
-def peak_memory_mib(device: torch.device) -> float:
-    """Most memory since the reset: what torch held on CUDA, the resident set of this process on a CPU."""
+def peak_memory_mib(device: torch.device, before: float) -> float:
+    """Most memory since the reset, in MiB: what torch held on CUDA; on a CPU the resident set above `before`."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    return max(0.0, _resident_mib("VmHWM") - before)
+
+
+def _resident_mib(field: str) -> float:
+    """VmRSS (now) or VmHWM (peak) of this process; without /proc the peak for both, so that growth is a lower bound."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 1024

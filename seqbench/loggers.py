@@ -150,7 +150,8 @@ def _summary(record: Record | None) -> dict[str, Any]:
     cost = record.cost.model_dump(exclude={"latency"}, exclude_none=True)
     flat |= {f"cost/{name}": value for name, value in cost.items()}
     if record.cost.latency is not None:
-        flat |= {"cost/latency_p50_ms": record.cost.latency.p50_ms, "cost/latency_p95_ms": record.cost.latency.p95_ms}
+        times = record.cost.latency.model_dump(include={"p50_ms", "p95_ms"}, exclude_none=True)
+        flat |= {f"cost/latency_{name}": value for name, value in times.items()}
     return flat
 
 

@@ -98,6 +98,7 @@ def environment(
         device=device,
         devices=devices,
         threads=threads,
+        jobs=jobs,
         precision=precision,
         deterministic=deterministic,
         packages=packages(),

@@ -80,8 +80,8 @@ class Latency(_Part):
 
     batch_size: int
     p50_ms: float
-    p95_ms: float
-    repeats: int
+    p95_ms: float | None = Field(description="null for fewer than 20 repeats")
+    repeats: int = Field(description="passes timed, on test examples drawn at random, the same for every encoder")
 
 
 class Cost(_Part):
@@ -92,7 +92,7 @@ class Cost(_Part):
     parameters_embedding: int | None = Field(default=None, description="rows of input tables")
     parameters_trained: int | None = None
     flops_train: float | None = Field(default=None, description="of the whole training, counted on real steps")
-    flops_forward: float | None = Field(default=None, description="of one test batch, per real position")
+    flops_forward: float | None = Field(default=None, description="of one test batch, whole, per real position")
     train_seconds: float | None = Field(default=None, description="in training steps alone")
     wall_seconds: float | None = Field(default=None, description="of the whole run")
     data_wait_share: float | None = Field(default=None, description="of train_seconds spent waiting for batches")
@@ -104,7 +104,11 @@ class Cost(_Part):
     train_tokens_per_second: float | None = None
     eval_examples_per_second: float | None = None
     latency: Latency | None = None
-    peak_memory_mib: float | None = Field(default=None, description="device memory on CUDA, resident set on CPU")
+    peak_memory_mib: float | None = Field(
+        default=None,
+        description="on CUDA what torch held at most; on a CPU growth of the process's resident set, from before the "
+        "run's data and model to its peak",
+    )
     energy_joules: float | None = None
 
 
@@ -143,6 +147,7 @@ class Environment(_Part):
     device: str
     devices: int
     threads: int
+    jobs: int = Field(default=1, description="runs that the machine had at once, this one included")
     precision: str
     deterministic: bool
     packages: dict[str, str]

@@ -52,7 +52,12 @@ COSTS = (
         better="less",
     ),
     Cost(
-        key="peak_memory_mib", title="Peak memory, MiB", header="memory", format="mib", of_machine=True, better="less"
+        key="peak_memory_mib",
+        title="Peak memory of data, model and training, MiB (on a CPU: growth of the process)",
+        header="memory",
+        format="mib",
+        of_machine=True,
+        better="less",
     ),
     Cost(key="wall_seconds", title="Wall time, s", header="wall time", format="s", of_machine=True, better="less"),
 )

@@ -117,6 +117,13 @@ def _notices(runs: Sequence[Run], machines: Counter[str]) -> list[str]:
         notices.append(f"{dirty} of {len(runs)} runs had changes that were not committed.")
     if len(machines) > 1:
         notices.append(f"The runs come from {len(machines)} machine classes; their times and memory are kept apart.")
+    beside = Counter(run.record.environment.jobs for run in runs if run.counted and run.record.environment.jobs > 1)
+    if beside:
+        number = sum(beside.values())
+        who = "1 run had others beside it on its" if number == 1 else f"{number} runs had others beside them on their"
+        notices.append(
+            f"{who} machine ({max(beside)} jobs at once): latencies, speeds and wall times depend on what those did."
+        )
     seeds = Counter(run.record.seed for run in runs if run.counted)
     if 1 < len(seeds) < FEW_SEEDS:
         notices.append(

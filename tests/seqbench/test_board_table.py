@@ -314,6 +314,18 @@ def test_a_plans_labels_count_on_its_board(tmp_path: Path) -> None:
     assert len(board_of(tmp_path).rows) == 2
 
 
+def test_runs_beside_others_are_told(tmp_path: Path) -> None:
+    record = made.write(tmp_path)
+    made.write(tmp_path, seed=1)
+    assert not any("jobs at once" in notice for notice in board_of(tmp_path).notices)
+    beside = record.environment.model_copy(update={"jobs": 4})
+    Store(tmp_path).write(record.model_copy(update={"environment": beside}))
+    assert any(
+        notice.startswith("1 run had others beside it on its machine (4 jobs at once)")
+        for notice in board_of(tmp_path).notices
+    )
+
+
 def test_distinctions_are_short_and_distinct() -> None:
     base = {"encoder.depth": 4, "encoder.dim": 64, "optimizer.lr": 0.001, "encoder.position._target_": "a.b.Rotary"}
     assert identity.distinctions([base]) == [""]
