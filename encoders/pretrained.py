@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -36,6 +37,14 @@ ACTIVATIONS = {
     "swish": "silu",
 }
 
+OTHER_TOKENIZERS = (
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
 FILES = ("config.json", "*.safetensors", "*.safetensors.index.json")  # what is read
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -53,7 +62,8 @@ def pretrained(
     `revision`, a commit's 40 hexadecimal digits, is fetched. dropout: null keeps the checkpoint's rates, a number
     replaces them all. On the meta device everything is checked but the weights, which are not read.
     Raises ValueError for what can't be read as one of the families, for a task with more ids or positions than the
-    checkpoint has and, where a tokenizer.json lies beside the weights, for ids that are not of that file.
+    checkpoint has and for ids that are not of the tokenizer.json beside the weights; where there is another tokeniser's
+    file alone, too, and where there is none, warns.
     """
     folder = _folder(path, revision)
     config = _read_json(folder / "config.json")
@@ -276,7 +286,20 @@ def _check_vocabulary(config: Config, spec: InputSpec) -> None:
 
 
 def _check_ids(file: Path, spec: InputSpec) -> None:
-    if file.is_file() and hashlib.sha256(file.read_bytes()).hexdigest() != spec.vocabulary:
+    if not file.is_file():
+        others = [name for name in OTHER_TOKENIZERS if (file.parent / name).is_file()]
+        if others:
+            raise ValueError(
+                f"path: {file.parent} has {', '.join(others)} but no tokenizer.json, so its ids can't be held against"
+                " the task's; save one (transformers: AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR))"
+            )
+        warnings.warn(
+            f"encoder.path: {file.parent} has no tokenizer.json; whether the task's ids mean to the checkpoint what"
+            " they mean to the task is not known",
+            stacklevel=2,
+        )
+        return
+    if hashlib.sha256(file.read_bytes()).hexdigest() != spec.vocabulary:
         raise ValueError(
             f"path: the task's ids are not those of {file}, so that they would mean nothing to the checkpoint; "
             "add tokenizer=pretrained"
@@ -305,7 +328,9 @@ def _folder(path: str, revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(path, revision=revision, allow_patterns=list(FILES)))
+        return Path(
+            snapshot_download(path, revision=revision, allow_patterns=[*FILES, "tokenizer.json", *OTHER_TOKENIZERS])
+        )
     except (OSError, ValueError) as error:  # no such name, no network, offline and not in the cache
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"path: no directory {path}, and the hub did not give it: {reason}") from None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -37,8 +38,8 @@ class Classification(Task):
     `tokenizer: null` for sources of channels (L, C). Sources longer than `max_length` positions are cut and counted. A
     pair of texts is read as one sequence, "left SEP right", of which the longer side is cut first.
     `readout`: `auto` is the last real state of a causal encoder and the mean over real states of any other.
-    `label_smoothing` (Szegedy et al. 2016, arXiv 1512.00567, section 7) in [0, 1). Raises DataError for a class that
-    training does not have, and for a training split of one class.
+    `label_smoothing` (Szegedy et al. 2016, arXiv 1512.00567, section 7) in [0, 1), in training alone. Raises DataError
+    for a class that training does not have, and for a training split of one class.
     """
 
     rules = frozenset({"majority", "random"})
@@ -75,7 +76,7 @@ class Classification(Task):
             labels = np.zeros(len(self.examples[split]), dtype=np.int64)
             for row, example in enumerate(self.examples[split]):
                 if example.target not in places:
-                    raise DataError(f"{split} row {row}: class {example.target!r} is not in the training split")
+                    raise DataError(_unseen(example.target, self.classes, example.place(split, row)))
                 labels[row] = places[example.target]
             self.labels[split] = labels
         self.spec = sources.spec(self.tokenizer, self.max_length, self.sources["train"])
@@ -112,7 +113,8 @@ class Classification(Task):
         assert isinstance(batch, LabelledSequences)
         states = encoder(batch.source)
         logits_BK = self.head(pool(states, self.pooling)).float()
-        loss = F.cross_entropy(logits_BK, batch.label, label_smoothing=self.label_smoothing)
+        smoothing = self.label_smoothing if self.training else 0.0
+        loss = F.cross_entropy(logits_BK, batch.label, label_smoothing=smoothing)
         predictions = [] if self.training else [self.classes[k] for k in logits_BK.argmax(1).tolist()]
         return Output(loss=auxiliary(loss, states), items=len(batch.label), predictions=predictions)
 
@@ -129,12 +131,25 @@ class Classification(Task):
         return super().trivial(rule, split, seed)
 
 
+def _unseen(target: Any, classes: list[Any], where: str) -> str:
+    """What to say of a class that training lacks."""
+    near = difflib.get_close_matches(str(target), [str(name) for name in classes], n=1)
+    known = ", ".join(map(repr, classes[:8])) + (f", ... ({len(classes)} in all)" if len(classes) > 8 else "")
+    return (
+        f"{where}: class {target!r} is not in the training split, whose classes are {known}"
+        f"{f'; did you mean {near[0]!r}?' if near else ''}\n"
+        "Correct the value, take the row out, or give training rows of this class (of shares: by another"
+        " task.data.split_seed)"
+    )
+
+
 def class_names(targets: list[Any]) -> list[Any]:
-    """Sorted names, all str or all int. Raises DataError for other types and for fewer than two classes."""
+    """Sorted names, all str, all int or all bool. Raises DataError for other types and for fewer than two classes."""
     kinds = {type(target) for target in targets}
-    if len(kinds) != 1 or not kinds <= {str, int}:
+    if len(kinds) != 1 or not kinds <= {str, int, bool}:
         raise DataError(
-            f"train: classes must be all text or all whole numbers, found {sorted(k.__name__ for k in kinds)}"
+            "train: classes must be all text, all whole numbers or all true and false,"
+            f" found {', '.join(sorted(k.__name__ for k in kinds))}"
         )
     names = sorted(set(targets))
     if len(names) < 2:

@@ -192,13 +192,12 @@ def _counts(examples: Sequence[Example]) -> Counter[Any]:
 
 
 def _check(example: Example, split: str, row: int) -> None:
+    place = example.place(split, row)
     if isinstance(example.source, str):
-        raise DataError(
-            f"{split} row {row}: labelling needs words in a list, or ids; got the text {example.source[:20]!r}"
-        )
+        raise DataError(f"{place}: labelling needs words in a list, or ids; got the text {example.source[:20]!r}")
     if len(example.source) != len(example.target):
-        raise DataError(f"{split} row {row}: {len(example.source)} words and {len(example.target)} tags")
+        raise DataError(f"{place}: {len(example.source)} words and {len(example.target)} tags")
     if not len(example.source):
-        raise DataError(f"{split} row {row}: has no words")
+        raise DataError(f"{place}: has no words")
     if example.streams:
-        raise DataError(f"{split} row {row}: has streams {sorted(example.streams)}; labelling feeds none")
+        raise DataError(f"{place}: has streams {sorted(example.streams)}; labelling feeds none")

@@ -159,7 +159,9 @@ def _numbers(examples: Sequence[Example], split: str) -> NDArray[np.float64]:
         try:
             numbers[row] = float(example.target)
         except (TypeError, ValueError):
-            raise DataError(f"{split} row {row}: the target {str(example.target)[:40]!r} is no number") from None
+            raise DataError(
+                f"{example.place(split, row)}: the target {str(example.target)[:40]!r} is no number"
+            ) from None
         if not math.isfinite(numbers[row]):
-            raise DataError(f"{split} row {row}: the target {example.target} is not finite")
+            raise DataError(f"{example.place(split, row)}: the target {example.target} is not finite")
     return numbers

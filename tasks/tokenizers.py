@@ -185,7 +185,12 @@ class _Backed(Tokenizer):
 
 
 class Words(_Backed):
-    """One id a word: whitespace separates, or the data's own list. The most frequent first, ties by the alphabet."""
+    """One id a word: whitespace separates, or the data's own list. The most frequent first, ties by the alphabet.
+
+    A word of fewer than `min_count` in training is UNK. With 1 no training text has an UNK, so that its vector stays as
+    it was drawn and an unknown word in testing is noise: right for closed vocabularies (generated data); with 2 the
+    words seen once teach what to make of one never seen.
+    """
 
     spaced = False
 

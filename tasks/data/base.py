@@ -25,6 +25,11 @@ class Example:
     source: Any
     target: Any
     streams: Mapping[str, Any] = field(default_factory=dict)
+    where: str = field(default="", compare=False)  # file and line that it comes from, for messages; "" of no file
+
+    def place(self, split: str, row: int) -> str:
+        """How a message names it: `reviews.csv line 7 (test)`, or `test row 5` where it is of no file."""
+        return f"{self.where} ({split})" if self.where else f"{split} row {row}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

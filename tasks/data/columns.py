@@ -60,7 +60,7 @@ class Columns:
         """One row's example. Raises DataError for an empty or unfit value."""
         parts = tuple(_value(row[name], self.source_type, f"{where}, column {name!r}") for name in self.source)
         target = _value(row[self.target], self.target_type, f"{where}, column {self.target!r}")
-        return Example(source=parts[0] if len(parts) == 1 else parts, target=target)
+        return Example(source=parts[0] if len(parts) == 1 else parts, target=target, where=where)
 
 
 def _value(value: Any, kind: TargetType, where: str) -> Any:
@@ -91,7 +91,8 @@ def _number(value: Any, where: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):
-        raise DataError(f"{where}: {value!r:.60} is not a finite number")
+        remedy = "; true and false are classes: task.data.target_type=text" if isinstance(value, bool) else ""
+        raise DataError(f"{where}: {value!r:.60} is not a finite number{remedy}")
     return number
 
 

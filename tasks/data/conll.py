@@ -67,11 +67,12 @@ class Conll(OwnData):
         words: list[str] = []
         tags: list[str] = []
         width: int | None = None
+        first = 0
         for number, line in enumerate([*text_of(path).split("\n"), ""], 1):
             line = line.rstrip("\r")
             if not line.strip():
                 if words:
-                    examples.append(Example(source=words, target=tags))
+                    examples.append(Example(source=words, target=tags, where=f"{path.name} line {first}"))
                     words, tags = [], []
                     if only_first:
                         break
@@ -85,6 +86,7 @@ class Conll(OwnData):
             self._check(fields, width, f"{path.name} line {number}")
             if self.separator == "tab" and self.word_column % width and NO_WORD.match(fields[0]):
                 continue
+            first = first if words else number
             words.append(fields[self.word_column])
             tags.append(fields[self.tag_column])
         return examples

@@ -21,6 +21,9 @@ from encoders.encoder_only import EncoderOnly
 from encoders.pretrained import pretrained
 from tests.encoders.transformers_models import LENGTH, TARGET, VOCABULARY, hf, roughen, source, target, theirs
 
+# the checkpoints of most tests here are weights alone
+pytestmark = pytest.mark.filterwarnings("ignore:.*has no tokenizer.json; whether the task's ids mean:UserWarning")
+
 IDS = InputSpec(max_length=LENGTH, vocab_size=VOCABULARY, target_length=TARGET)
 FAMILIES = {
     "bert": EncoderOnly,
@@ -250,4 +253,17 @@ def test_a_broken_config(bert: Path, tmp_path: Path, text: str, message: str) ->
     edited(bert, tmp_path)
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ValueError, match=rf"^path: .*config\.json {message}"):
+        read(tmp_path)
+
+
+@pytest.mark.filterwarnings("default:.*has no tokenizer.json")
+def test_ids_that_cannot_be_checked_are_told(bert: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"^encoder\.path: .* has no tokenizer\.json; whether the task's ids mean"):
+        read(bert)
+    edited(bert, tmp_path)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n")
+    with pytest.raises(ValueError, match=r"has vocab\.txt but no tokenizer\.json.*save one"):
+        read(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"the task's ids are not those of .*tokenizer\.json"):
         read(tmp_path)

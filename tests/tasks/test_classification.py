@@ -87,10 +87,13 @@ def test_auxiliary_losses_and_smoothing() -> None:
 @pytest.mark.parametrize(
     "data, message",
     [
-        (Rows(TRAIN, test=[("a", "new")]), "test row 0: class 'new' is not in the training split"),
+        (
+            Rows(TRAIN, test=[("a", "new")]),
+            "test row 0: class 'new' is not in the training split, whose classes are 'x', 'y', 'z'\\nCorrect",
+        ),
         (Rows([("a", "x"), ("b", "x")]), "two classes or more"),
-        (Rows([("a", "x"), ("b", 1)]), "all text or all whole numbers"),
-        (Rows([("a", 0.5), ("b", 1.5)]), "all text or all whole numbers"),
+        (Rows([("a", "x"), ("b", 1)]), "all text, all whole numbers or"),
+        (Rows([("a", 0.5), ("b", 1.5)]), "all text, all whole numbers or"),
         (Rows(TRAIN, valid=[]), "the valid split has no examples"),
         (Rows([(np.ones((3, 2)), "x"), (np.ones((3, 2)), "y")]), "Ids"),
     ],
@@ -143,3 +146,25 @@ def test_macro_f1_is_that_of_scikit_learn() -> None:
         expected = f1_score(gold, predicted, average="macro", zero_division=0)
         assert MacroF1().score(predicted, gold) == pytest.approx(expected)
         assert Accuracy().score(predicted, gold) == pytest.approx(np.mean(np.array(predicted) == np.array(gold)))
+
+
+def test_smoothing_is_of_training_alone() -> None:
+    made, encoder = ready(Rows(TRAIN), label_smoothing=0.2)
+    batch = made.collate("train", np.arange(4))
+    logits = made.head(pool(encoder(batch.source), "mean"))
+    losses = {}
+    for training in (True, False):
+        made.train(training)
+        losses[training] = made(encoder, batch).loss.item()
+    assert losses[True] == pytest.approx(F.cross_entropy(logits, batch.label, label_smoothing=0.2).item(), rel=1e-5)
+    assert losses[False] == pytest.approx(F.cross_entropy(logits, batch.label).item(), rel=1e-5)
+    assert losses[True] != pytest.approx(losses[False], rel=1e-4)
+
+
+def test_true_and_false_are_classes() -> None:
+    made, encoder = ready(Rows([("a", True), ("b", False), ("c", True)]))
+    assert made.classes == [False, True]
+    assert made.eval().trivial("majority", "test", 0) == {0: True, 1: True, 2: True}
+    assert set(made(encoder, made.collate("test", np.arange(3))).predictions) <= {False, True}
+    with pytest.raises(DataError, match="all text, all whole numbers or all true and false, found bool, int"):
+        ready(Rows([("a", True), ("b", 0)]))

@@ -9,9 +9,12 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
+from tasks.classification import Classification
 from tasks.data.base import SPLITS, DataError
 from tasks.data.conll import Conll
 from tasks.data.files import Files
+from tasks.metrics.accuracy import Accuracy
+from tasks.tokenizers import Bytes
 
 
 def files(train: Path, **changes: Any) -> Files:
@@ -284,3 +287,45 @@ def test_real_files_in_these_formats(data_cache: Path) -> None:
     intents = files(data_cache / "banking77" / "train.csv", columns={"source": "text", "target": "category"})
     assert len(pairs(intents)) == 10003
     assert len({y for _, y in pairs(intents)}) == 77
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_booleans_are_classes_by_their_names(tmp_path: Path, form: str) -> None:
+    rows = [{"text": f"t{i}", "label": i % 2 == 0} for i in range(3)]
+    path = tmp_path / f"data.{form}"
+    if form == "parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif form == "jsonl":
+        write(path, "\n".join(json.dumps(row) for row in rows))
+    else:
+        write(path, "text,label\nt0,True\nt1,False\nt2,True\n")
+    assert pairs(files(path)) == [("t0", "True"), ("t1", "False"), ("t2", "True")]
+    if form != "csv":
+        with pytest.raises(DataError, match=r"True is not a finite number; true and false are classes: task\.data\."):
+            pairs(files(path, target_type="number"))
+
+
+def test_a_class_that_training_lacks_is_named_with_its_place_and_a_way_out(tmp_path: Path) -> None:
+    train = write(tmp_path / "train.csv", "text,label\na,good\nb,bad\n")
+    test = write(tmp_path / "test.csv", "text,label\na,good\n\nb,god\n")
+    task = Classification(
+        data=files(train, valid=str(train), test=str(test)),
+        tokenizer=Bytes(),
+        max_length=8,
+        readout="mean",
+        label_smoothing=0.0,
+        metrics=[Accuracy()],
+    )
+    message = (
+        r"^test\.csv line 4 \(test\): class 'god' is not in the training split, whose classes are 'bad', 'good'; did"
+        r" you mean 'good'\?\nCorrect the value, take the row out, or"
+    )
+    with pytest.raises(DataError, match=message):
+        task.setup()
+
+
+def test_examples_say_where_they_come_from(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.conll", "\na O\nb O\n\n\nc O\n")
+    assert [e.where for e in conll(path).read("train")] == ["a.conll line 2", "a.conll line 6"]
+    path = write(tmp_path / "a.csv", "text,label\nx,1\ny,2\n")
+    assert [e.place("valid", 0) for e in files(path).read("valid")] == ["a.csv line 2 (valid)", "a.csv line 3 (valid)"]
