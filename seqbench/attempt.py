@@ -26,7 +26,7 @@ from seqbench.facts import device_of, facts, now
 from seqbench.fit import Fitted, batching_of, fit
 from seqbench.loggers import About, Sink, open_sinks
 from seqbench.progress import Bar, Event, Watch, ignore
-from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status
+from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status, TuningFacts
 from seqbench.resume import Checkpoints, weights
 from seqbench.store import Store, reason_of, write_atomic
 from tasks.base import DataError, Score, Task
@@ -50,6 +50,8 @@ class Attempt:
         known: Record | None,
         watch: Watch | None,
         jobs: int,
+        tuning: TuningFacts | None = None,
+        withhold: bool = False,
     ) -> None:
         self.config, self.task, self.store = config, task, store
         self.folder = store.folder(run_id)
@@ -57,7 +59,8 @@ class Attempt:
         self.watch = watch or _bar(config, task)
         self.progress = Progress()
         self.sinks: list[Sink] = []
-        self.found = facts(config, task, run_id, known, jobs=jobs)
+        self.found = facts(config, task, run_id, known, jobs=jobs) | {"tuning": tuning}
+        self.withhold = withhold  # a trial: the test split is not read
         self.start = time.perf_counter()
 
     def run(self, *, afresh: bool) -> Record:
@@ -97,7 +100,7 @@ class Attempt:
         device = torch.device(device_of(config))
         held = cost.reset_peak_memory(device)
         randomness.seed_all(randomness.derive(config.seed, "data"))
-        task.setup()
+        task.setup(withhold=self.withhold)
         self.found["splits"] = provenance.split_facts(task)
         encoder = self._encoder()
         self.found["encoder"] = self.found["encoder"].model_copy(update={"family": encoder.family})
@@ -109,6 +112,9 @@ class Attempt:
             measured["peak_memory_mib"] = cost.peak_memory_mib(device, held)
         else:
             fitted = self._fit(encoder)
+            if self.withhold:
+                self._score_trial(encoder, fitted)
+                return
             seconds = {}
             given, scores = {}, {}
             for split in SCORED:
@@ -134,6 +140,24 @@ class Attempt:
         self.found["scores"] = {split: {n: _score_facts(s) for n, s in by.items()} for split, by in scores.items()}
         self.found["predictions"] = predictions.write(self.folder, task, given, scores)
         measured["wall_seconds"] = time.perf_counter() - self.start + self.progress.seconds_before
+        self.found["cost"] = Cost(**measured)
+
+    def _score_trial(self, encoder: Encoder, fitted: Fitted) -> None:
+        """The validation score of a trial, and what it took."""
+        config, task, feed = self.config, self.task, fitted.feed
+        del self.found["splits"]["test"]
+        scores = task.score("valid", fitted.evaluator.run("valid").predictions)
+        self.found["scores"] = {"valid": {name: _score_facts(score) for name, score in scores.items()}}
+        plan = plan_batches(task.lengths("train"), batching_of(config), seed=config.seed, epoch=0, shuffle=True)
+        with randomness.isolated(fitted.evaluator.seed):
+            operations = cost.flops_training(fitted.evaluator, plan, feed.padded)
+        measured: dict[str, Any] = {
+            **cost.parameters(encoder, task),
+            "flops_train": operations,
+            "train_seconds": self.progress.train_seconds,
+            "train_tokens": feed.real,
+            "wall_seconds": time.perf_counter() - self.start + self.progress.seconds_before,
+        }
         self.found["cost"] = Cost(**measured)
 
     def _encoder(self) -> Encoder:

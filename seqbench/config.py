@@ -103,6 +103,39 @@ class Schedule(_Section):
         return self
 
 
+class Dimension(_Section):
+    """What a key may be in a trial: between two numbers, or one of some values."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    whole: bool = False
+    choices: Annotated[list[float | int | str | bool | None], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if self.choices is not None:
+            if self.low is not None or self.high is not None or self.log or self.whole:
+                raise ValueError("choices: stand alone, without low, high, log and whole")
+        elif self.low is None or self.high is None or self.low >= self.high:
+            raise ValueError(f"low: {self.low}, with high {self.high}; give a smaller and a larger number, or choices")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"low: {self.low} has no logarithm; give a number above 0, or log false")
+        elif self.whole and (self.low % 1 or self.high % 1):
+            raise ValueError(f"low: {self.low}, with high {self.high}, are not both whole numbers")
+        return self
+
+
+class Tune(_Section):
+    """Trials before the run, the same for every row."""
+
+    trials: Count
+    sampler: Literal["random", "tpe"]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    space: Annotated[dict[str, Dimension], Field(min_length=1)]
+    chosen: dict[str, Any] | None = None  # set by seqbench.tuning: key -> the best trial's value
+
+
 class Trainer(_Section):
     """Device, precision, workers."""
 
@@ -161,6 +194,7 @@ class Names(_Section):
     logger: str
     study: str | None = None
     experiment: str | None = None
+    tune: str | None = None
 
 
 class RunConfig(_Section):
@@ -174,6 +208,7 @@ class RunConfig(_Section):
     schedule: Schedule
     trainer: Trainer
     logger: Logger
+    tune: Tune | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     label: str | None
     task_label: str | None = None  # records made before it was there have none

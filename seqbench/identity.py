@@ -45,8 +45,11 @@ def run_id(config: RunConfig, task: Task) -> str:
 
 
 def facts(config: RunConfig, task: Task) -> dict[str, Any]:
-    """What is hashed, as plain values."""
-    return {
+    """What is hashed, as plain values.
+
+    What is tuned counts as its search space, not as the value that the config has or the one that was found.
+    """
+    found = {
         "ids": IDS,
         "encoder": without_paths(config.encoder, tuple(config.allowed)),
         "task": without_paths(config.task, tuple(config.allowed)),
@@ -65,6 +68,20 @@ def facts(config: RunConfig, task: Task) -> dict[str, Any]:
         "seed": config.seed,
         "deterministic": config.deterministic,
     }
+    if config.tune is not None:
+        found["tune"] = config.tune.model_dump(exclude={"chosen"})
+        for key in config.tune.space:
+            _put(found, key.split("."), "tuned")
+    return found
+
+
+def _put(found: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set what stands at a path, mappings on the way copied."""
+    *sections, last = path
+    for section in sections:
+        found[section] = dict(found[section]) if isinstance(found.get(section), dict) else {}
+        found = found[section]
+    found[last] = value
 
 
 def digest(value: Any) -> str:

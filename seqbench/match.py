@@ -29,12 +29,13 @@ Key = tuple[str, ...]
 REFUSALS = (ConfigError, ValueError, AssertionError, RuntimeError)  # how constructors say that a size can't be
 
 
-def matched(config: RunConfig, tasks: dict[str, Task] | None = None) -> RunConfig:
+def matched(config: RunConfig, tasks: dict[str, Task] | None = None, *, withhold: bool = False) -> RunConfig:
     """The config with what `budget.match` solves, in the encoder's node and in `budget.matched`; else as it is.
 
     Trivial rows, which have no size, and configs that are solved already stay as they are. What was solved once is
     read from `results/matches/`; else data is read, for the vocabulary and the lengths decide what a size comes to
-    (`tasks` keeps those that were set up). Raises PairError where it can't be: for an encoder that declares no width,
+    (`tasks` keeps those that were set up; `withhold`, and a config that is to be tuned, leave the test split unread).
+    Raises PairError where it can't be: for an encoder that declares no width,
     and for a target that its sizes miss by more than the tolerance; DataError, and ConfigError for impossible nodes.
     """
     budget = config.budget
@@ -47,7 +48,7 @@ def matched(config: RunConfig, tasks: dict[str, Task] | None = None) -> RunConfi
     path = Path(config.results) / FOLDER / f"{_digest(config)}.json"
     changes = _read(path)
     if changes is None:
-        changes = _solve(config, sizes, _task(config, tasks))
+        changes = _solve(config, sizes, _task(config, tasks, withhold))
         changes = _keep(path, changes)
     return with_sizes(config, changes)
 
@@ -202,14 +203,15 @@ def _missed(
     )
 
 
-def _task(config: RunConfig, tasks: dict[str, Task] | None) -> Task:
-    key = json.dumps(config.task, sort_keys=True)
+def _task(config: RunConfig, tasks: dict[str, Task] | None, withhold: bool) -> Task:
+    withhold = withhold or config.tune is not None
+    key = json.dumps(config.task, sort_keys=True) + (" without test" if withhold else "")
     if tasks is not None and key in tasks:
         return tasks[key]
     task = build_task(config)
     task.data.check()
     randomness.seed_all(randomness.derive(config.seed, "data"))
-    task.setup()
+    task.setup(withhold=withhold)
     if tasks is not None:
         tasks[key] = task
     return task

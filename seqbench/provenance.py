@@ -46,6 +46,7 @@ PACKAGES = (  # the direct dependencies, as in pyproject.toml (a test holds them
     "jinja2",
     "tqdm",
     "tensorboard",
+    "optuna",
 )
 ROOT = lineage.ROOT
 SOURCES = lineage.SOURCES

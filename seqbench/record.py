@@ -138,6 +138,32 @@ class Variation(_Part):
     reason: str | None = None
 
 
+class TrialFacts(_Part):
+    """One trial of a tuning."""
+
+    number: int
+    settings: dict[str, Any] = Field(description="config key -> value")
+    status: Status
+    reason: str | None = None
+    value: float | None = Field(default=None, description="the headline metric over the validation split")
+    id: str | None = Field(default=None, description="of its record, under results/tuning")
+    seconds: float | None = None
+    tokens: int | None = None
+    flops: float | None = None
+
+
+class TuningFacts(_Part):
+    """How the settings of a run were found; the test split had not been read by then."""
+
+    sampler: str
+    seed: int
+    space: dict[str, Any]
+    metric: str
+    best: Literal["max", "min"]
+    trials: list[TrialFacts]
+    chosen: int = Field(description="number of the trial with the best validation score")
+
+
 class Environment(_Part):
     """What it ran on."""
 
@@ -199,7 +225,7 @@ class Record(_Part):
     )
     code: Code
     environment: Environment
-    tuning: dict[str, Any] | None = None
+    tuning: TuningFacts | None = None
     parents: list[str] = Field(default_factory=list)
     predictions: Artefact | None = None
     checkpoint: Artefact | None = None

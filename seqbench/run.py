@@ -11,9 +11,10 @@ from seqbench.config import RunConfig
 from seqbench.identity import run_id
 from seqbench.labels import as_asked
 from seqbench.match import matched
-from seqbench.progress import Watch
+from seqbench.progress import Watch, ignore
 from seqbench.record import Record, Status
 from seqbench.store import Store
+from seqbench.tuning import check, is_tuned, tuned, without_floors
 
 UNDONE: tuple[Status, ...] = ("interrupted", "timed_out")  # these go on from their checkpoint, whatever `rerun` says
 
@@ -26,10 +27,11 @@ class Outcome:
     skipped: bool
 
 
-def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1) -> Outcome:
+def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: bool = False) -> Outcome:
     """Make the record of a run, or return the one that is there. `watch` hears what happens; without, a bar may show.
 
-    `jobs` is how many runs this machine has at once, which the record says beside the costs.
+    `jobs` is how many runs this machine has at once, which the record says beside the costs. A `trial` of a tuning
+    ends with its validation score: its test split is not read, and it leaves neither weights nor predictions.
 
     Raises ConfigError, DataError, RecordError (Claimed among them) for what is the user's to mend; no record is
     written then. What goes wrong in training is a record's status. An interrupt is a status, too, and is raised
@@ -37,7 +39,8 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1) -> Outc
     """
     task = build_task(config)
     check_pair(config, task)
-    config = matched(config)
+    config = matched(without_floors(config), withhold=trial)
+    check(config)
     store = Store(config.results)
     this = run_id(config, task)
     known = store.find(this)
@@ -55,7 +58,12 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1) -> Outc
         if known is not None and _stands(known, config):
             return Outcome(_asked_for(known, config, store), skipped=True)
         cut = known is None or known.status in UNDONE or was_killed(known)
-        attempt = Attempt(config, task, this, store, known=known, watch=watch, jobs=jobs)
+        tuning = None
+        if is_tuned(config):
+            config, tuning = tuned(
+                config, lambda one: run(one, watch=watch, jobs=jobs, trial=True).record, watch or ignore
+            )
+        attempt = Attempt(config, task, this, store, known=known, watch=watch, jobs=jobs, tuning=tuning, withhold=trial)
         return Outcome(attempt.run(afresh=config.rerun == "always" or not cut), skipped=False)
 
 

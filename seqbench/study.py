@@ -93,6 +93,7 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
     from seqbench import identity  # with torch: after all that can be said without it
     from seqbench.build import PairError, check_optimizer
     from seqbench.match import matched
+    from seqbench.tuning import check, without_floors
 
     tasks: dict[str, Task] = {}
     pairs = _Pairs()
@@ -108,7 +109,8 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
         if pair in left_out:
             continue
         try:
-            row.config = matched(row.config, ready)
+            row.config = matched(without_floors(row.config), ready)
+            check(row.config)
         except PairError as error:
             out = LeftOut(encoder=row.config.names.encoder, task=row.config.names.task, reason=_short(error))
             left_out[pair] = out

@@ -33,8 +33,9 @@ NOT_A_SETUP = frozenset(  # where it runs, not what: as in the id of a run
 )
 HASH = re.compile(r"[0-9a-f]{64}")
 IF_SET = frozenset(  # keys that came later: none is as if the config did not have them
-    f"budget.{key}" for key in ("tokens", "flops", "seconds", "match", "target", "tolerance")
+    ("tune", *(f"budget.{key}" for key in ("tokens", "flops", "seconds", "match", "target", "tolerance")))
 )
+SPACE = "tune.space."
 SOLVED = "budget.matched"  # what was solved stands in the encoder
 ABSENT = "absent"
 
@@ -57,15 +58,30 @@ def setup(config: Mapping[str, Any]) -> Flat:
 
 
 def in_force(flat: Flat) -> Flat:
-    """Without keys that say nothing: newer ones that are not used, and what was noted by the solver of sizes."""
+    """Without keys that say nothing: newer ones that are not used, what was solved, what was tuned.
+
+    A tuning is one key, for all of it together; the values that it found are not the row's set-up, the search is.
+    """
     matching = flat.get("budget.match") is not None
-    return {
+    tuning = {key: value for key, value in flat.items() if key.startswith("tune.")}
+    space = {key: value for key, value in tuning.items() if key.startswith(SPACE)}
+    tuned = {key.removeprefix(SPACE).rpartition(".")[0] for key in space}
+    kept = {
         key: value
         for key, value in flat.items()
         if not (value is None and key in IF_SET)
         and not key.startswith(SOLVED)
         and (matching or key not in ("budget.vary", "budget.count"))
+        and key not in tuning
+        and key not in tuned
     }
+    if tuning:
+        asked = frozen([sorted(space.items()), tuning.get("tune.seed")])
+        kept["tune"] = (
+            f"{tuning.get('tune.trials')} trials, {tuning.get('tune.sampler')} "
+            f"{hashlib.sha256(asked.encode()).hexdigest()[:4]}"
+        )
+    return kept
 
 
 def whole(config: Mapping[str, Any]) -> Flat:

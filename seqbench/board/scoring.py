@@ -20,7 +20,7 @@ from seqbench.board.model import Cell, Column, Run, State
 from seqbench.board.statistics import Bootstrap, Examples, Floats
 from seqbench.board.text import scale
 
-RACE = ("protocol", "budget", "optimizer", "schedule")  # what is equal in a fair one
+RACE = ("protocol", "budget", "optimizer", "schedule", "tune")  # what is equal in a fair one
 
 
 def score_column(

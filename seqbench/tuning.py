@@ -1,0 +1,216 @@
+"""Equal tuning: every row the same trials of the same search space, chosen among by validation alone, then run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from encoders.trivial import Trivial
+from seqbench import identity
+from seqbench.build import PairError, build_task, locate
+from seqbench.claim import Claimed
+from seqbench.config import ENDS, Dimension, RunConfig, check_config
+from seqbench.errors import ConfigError
+from seqbench.progress import Event, Watch
+from seqbench.record import Record, TrialFacts, TuningFacts
+
+FOLDER = "tuning"  # in the results: <hash of the row>/<id of the trial>/record.json
+SECTIONS = ("encoder", "optimizer", "schedule", "trainer", "budget")
+HELD = tuple(f"budget.{key}" for key in (*ENDS, "match", "target", "vary", "count", "tolerance", "matched"))
+POLL = 0.5  # seconds between two looks at a trial that another process works on
+RunTrial = Callable[[RunConfig], Record]
+Settings = dict[str, Any]
+
+
+def is_tuned(config: RunConfig) -> bool:
+    """Whether trials are to be made before the run: not where they are behind it, nor for a trivial row."""
+    return config.tune is not None and config.tune.chosen is None and not _is_trivial(config)
+
+
+def without_floors(config: RunConfig) -> RunConfig:
+    """The config; that of a trivial row, in which nothing can be tuned, without `tune`."""
+    return config.model_copy(update={"tune": None}) if config.tune is not None and _is_trivial(config) else config
+
+
+def check(config: RunConfig) -> None:
+    """Hold the search space against the config. Raises ConfigError, PairError where the row lacks a key of it.
+
+    The ends of each range and all choices are tried out, so that no trial fails for its type.
+    """
+    if config.tune is None:
+        return
+    tree = config.resolved()
+    for key, dimension in config.tune.space.items():
+        if key.split(".")[0] not in SECTIONS or key in HELD:
+            raise ConfigError(
+                f"tune.space: {key} can't be tuned, for rows would differ in what is held equal; keys of "
+                f"{', '.join(SECTIONS)} can, but for the end of the budget and what it matches"
+            )
+        if not _has(tree, key):
+            raise PairError(
+                f"tune.space: encoder {config.names.encoder} has no {key}, and every row has the same search space",
+                f"has no {key} to tune",
+            )
+        for value in dimension.choices or (dimension.low, dimension.high):
+            with_settings(config, {key: int(value) if dimension.whole and value is not None else value})
+
+
+def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
+    """The config with settings by dotted key, checked; sizes that were solved for others are forgotten."""
+    tree = config.resolved()
+    for key, value in settings.items():
+        *sections, last = key.split(".")
+        node = tree
+        for section in sections:
+            node[section] = dict(node[section])
+            node = node[section]
+        node[last] = value
+    return check_config(tree, config.names, config.overrides, allowed=config.allowed)
+
+
+def trial_config(config: RunConfig, settings: Settings) -> RunConfig:
+    """The run of a trial: an ordinary one, seeded by `tune.seed`, in a folder that the row's seeds share."""
+    assert config.tune is not None
+    found = with_settings(config, settings)
+    budget = found.budget.model_copy(update={"matched": None})
+    names = found.names.model_copy(update={"study": None})
+    return found.model_copy(
+        update={
+            "tune": None,
+            "rerun": "failed" if found.rerun == "failed" else "never",  # the row's seeds share its trials
+            "budget": budget,
+            "seed": config.tune.seed,
+            "results": str(Path(config.results) / FOLDER / row_digest(config)),
+            "logger": type(found.logger)(),
+            "names": names,
+        }
+    )
+
+
+def row_digest(config: RunConfig) -> str:
+    """Of all that the trials of a row depend on besides their settings: not the seed of the runs, nor their number."""
+    facts = identity.facts(config, build_task(config))
+    return identity.digest({key: value for key, value in facts.items() if key not in ("seed", "tune")})
+
+
+def tuned(config: RunConfig, run_trial: RunTrial, watch: Watch) -> tuple[RunConfig, TuningFacts]:
+    """Make the trials that are missing, and give the config with the best one's settings, and all that was tried.
+
+    The suggestions are a function of `tune` and, for `tpe`, of the scores before: they are made anew each time, with
+    the scores of trials that have a record, so a killed tuning goes on where it was. The best validation score of the
+    headline metric is chosen, the earlier one of equals; a trial that fails has none. Raises ConfigError where none
+    has finished.
+    """
+    import optuna  # a second, only where something is tuned
+
+    tune = config.tune
+    assert tune is not None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    metric = build_task(config).headline
+    kinds = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
+    study = optuna.create_study(
+        direction="maximize" if metric.best == "max" else "minimize", sampler=kinds[tune.sampler](seed=tune.seed)
+    )
+    space = {key: _distribution(dimension) for key, dimension in tune.space.items()}
+    trials: list[TrialFacts] = []
+    for number in range(tune.trials):
+        trial = study.ask(space)
+        done = _trial(config, number, dict(trial.params), run_trial, watch)
+        trials.append(done)
+        if done.value is None:
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            study.tell(trial, done.value)
+    best = best_of(trials, metric.best)
+    if best is None:
+        raise ConfigError(f"tune: none of {len(trials)} trials has a score; the first: {trials[0].reason}")
+    chosen = with_settings(config, best.settings)
+    if config.budget.matched is not None:
+        chosen = _held_to(config, chosen)
+    facts = TuningFacts(
+        sampler=tune.sampler,
+        seed=tune.seed,
+        space={key: dimension.model_dump(exclude_none=True) for key, dimension in tune.space.items()},
+        metric=metric.name,
+        best=metric.best,
+        trials=trials,
+        chosen=best.number,
+    )
+    return chosen.model_copy(update={"tune": tune.model_copy(update={"chosen": best.settings})}), facts
+
+
+def best_of(trials: list[TrialFacts], best: str) -> TrialFacts | None:
+    """The trial with the best validation score, the earlier one of equals; None where none has one."""
+    sign = 1 if best == "max" else -1
+    scored = [trial for trial in trials if trial.value is not None]
+    return max(scored, key=lambda trial: (sign * (trial.value or 0.0), -trial.number), default=None)
+
+
+def _trial(config: RunConfig, number: int, settings: Settings, run_trial: RunTrial, watch: Watch) -> TrialFacts:
+    """One trial, run or found; where another process is at it, its end is waited for."""
+    reason: str | None
+    while True:
+        try:
+            record = run_trial(trial_config(config, settings))
+            break
+        except Claimed:
+            watch(Event(kind="score"))  # where somebody wants this process to end, it does so here
+            time.sleep(POLL)
+        except ConfigError as error:
+            return TrialFacts(number=number, settings=settings, status="failed", reason=str(error).splitlines()[0])
+    value = None
+    if record.status == "finished" and record.headline is not None:
+        value = record.scores["valid"][record.headline].value
+    reason = record.reason or (None if value is not None and math.isfinite(value) else "no validation score")
+    return TrialFacts(
+        number=number,
+        settings=settings,
+        status=record.status,
+        reason=reason,
+        value=value if value is not None and math.isfinite(value) else None,
+        id=record.id,
+        seconds=record.cost.wall_seconds,
+        tokens=record.cost.train_tokens,
+        flops=record.cost.flops_train,
+    )
+
+
+def _held_to(config: RunConfig, chosen: RunConfig) -> RunConfig:
+    """The chosen config, if the size that was solved before is that of its settings, too."""
+    from seqbench.match import matched
+
+    again = matched(chosen.model_copy(update={"budget": chosen.budget.model_copy(update={"matched": None})}))
+    if again.encoder != chosen.encoder:
+        raise ConfigError(
+            "tune.space: changes the size of the encoder, which budget.match holds equal; leave one of the two out"
+        )
+    return chosen
+
+
+def _distribution(dimension: Dimension) -> Any:
+    import optuna
+
+    if dimension.choices is not None:
+        return optuna.distributions.CategoricalDistribution(dimension.choices)
+    assert dimension.low is not None
+    assert dimension.high is not None
+    if dimension.whole:
+        return optuna.distributions.IntDistribution(int(dimension.low), int(dimension.high), log=dimension.log)
+    return optuna.distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.log)
+
+
+def _has(tree: dict[str, Any], key: str) -> bool:
+    node: Any = tree
+    for part in key.split("."):
+        if not isinstance(node, dict) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _is_trivial(config: RunConfig) -> bool:
+    target = locate(str(config.encoder["_target_"]), "encoder", config.allowed)
+    return isinstance(target, type) and issubclass(target, Trivial)
