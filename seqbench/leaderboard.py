@@ -199,7 +199,7 @@ def _write(board: Board, settings: Settings, out: Path) -> list[str]:
     if settings.wandb:
         from seqbench.board import wandb_table
 
-        lines.append(f"wandb: run {wandb_table.log(board, project=settings.wandb_project)}")
+        lines += wandb_table.log(board, project=settings.wandb_project)
     scored = sum(cell.state == "scored" for cell in board.cells.values())
     failed, missing = len(board.failures), len(board.missing)
     lines.append(f"{len(board.runs)} runs, {scored} cells with a score, {failed} runs failed, {missing} not run")

@@ -113,7 +113,7 @@ class Wandb:
     def __init__(self, about: About, settings: Mapping[str, Any]) -> None:
         import wandb
 
-        mode: Any = settings.get("mode") or os.environ.get("WANDB_MODE") or ("online" if _has_account() else "offline")
+        mode: Any = settings.get("mode") or os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline")
         self.run = wandb.init(
             dir=str(about.folder),
             mode=mode,
@@ -155,7 +155,7 @@ def _summary(record: Record | None) -> dict[str, Any]:
     return flat
 
 
-def _has_account() -> bool:
+def has_account() -> bool:
     """Whether wandb would know who we are: a key in the environment or in the file that `wandb login` writes."""
     if os.environ.get("WANDB_API_KEY"):
         return True

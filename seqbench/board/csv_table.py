@@ -20,6 +20,9 @@ FIELDS = (
 )
 
 
+FORMULA = tuple("=+-@\t\r\n＝＋－＠")  # what a spreadsheet begins to compute at
+
+
 def render(board: Board) -> str:
     """The whole file. Scores are as the metric gives them: 0.874 where the board shows 87.4 %."""
     out = io.StringIO()
@@ -83,4 +86,4 @@ def _line(board: Board, column: Column, row: Row, cell: Cell) -> dict[str, Any]:
 
 def _safe(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value

@@ -39,7 +39,7 @@ def escape(value: str) -> str:
     """Text that no Markdown reader takes for markup, on one line."""
     flat = " ".join(value.split())
     flat = flat.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    flat = re.sub(r"([\\`*\[\]|~])", r"\\\1", flat)
+    flat = re.sub(r"([\\`*\[\]|~$])", r"\\\1", flat)
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", flat)
 
 

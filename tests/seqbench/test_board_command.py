@@ -223,3 +223,28 @@ def test_weights_and_biases_offline(
     assert list(run.glob("*.wandb"))
     [table] = run.rglob("*.table.json")
     assert '"encoder_only"' in table.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb")
+@pytest.mark.parametrize("mode", [None, "online", "nonsense"])
+def test_weights_and_biases_without_an_account(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], mode: str | None
+) -> None:
+    """Offline by itself; where it can't be had, two lines and the other files."""
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("WANDB_DIR", str(here))
+    monkeypatch.setenv("NETRC", str(here / "netrc"))
+    monkeypatch.setenv("HOME", str(here))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    assert leaderboard.main([FAST, "formats=[csv]", "wandb=true"]) == (2 if mode else 0)
+    said = capsys.readouterr()
+    assert (here / "reports" / "all" / "leaderboard.csv").is_file()
+    if mode:
+        assert len(said.err.splitlines()) <= 3
+        assert said.err.startswith("wandb: the table could not be logged (")
+    else:
+        assert len([line for line in said.out.splitlines() if line.startswith("wandb: ")]) == 2

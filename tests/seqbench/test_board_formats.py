@@ -45,6 +45,9 @@ def hostile(tmp_path: Path) -> Board:
     made.write(tmp_path, label=HOSTILE, family=HOSTILE, encoder_keys={"note": HOSTILE})
     made.write(tmp_path, label=HOSTILE, family=HOSTILE, seed=1, status="failed", reason=HOSTILE)
     made.write(tmp_path, label="=cmd", task=HOSTILE)
+    made.write(
+        tmp_path, label="＝cmd()", task=HOSTILE, task_label="@SUM(A1)", status="timed_out", reason="$x_{1}$ | \n=1"
+    )
     return board_of(tmp_path)
 
 
@@ -78,6 +81,8 @@ def test_markdown_takes_no_text_for_markup(hostile: Board) -> None:
     for table in tables(content):
         assert len({len(line) for line in table}) == 1
     assert markdown.escape("a_b _c_ *d*") == r"a_b \_c\_ \*d\*"
+    assert markdown.escape("$x$ [a](javascript:b)") == r"\$x\$ \[a\](javascript:b)"
+    assert not re.search(r"(?<!\\)[$]", content)
 
 
 def test_csv_has_a_line_per_cell_with_every_number(board: Board) -> None:
@@ -96,6 +101,10 @@ def test_csv_has_a_line_per_cell_with_every_number(board: Board) -> None:
 def test_csv_holds_no_formula(hostile: Board) -> None:
     lines = list(csv.DictReader(io.StringIO(csv_table.render(hostile))))
     assert {line["row"][:1] for line in lines} == {"<", "'"}
+    assert {line["column"] for line in lines} >= {"'@SUM(A1)"}
+    formulas = ("=", "+", "-", "@", "\t", "\r", "\n", "＝")
+    text_fields = {"board", "task", "column", "kind", "encoder", "row", "family", "failures", "basis", "machine_class"}
+    assert not [value for line in lines for key, value in line.items() if key in text_fields and value[:1] in formulas]
     assert "'=cmd" in {line["row"] for line in lines}
 
 

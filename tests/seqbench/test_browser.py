@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from seqbench import verified
 from seqbench.board import collect, page
 from seqbench.board.statistics import Bootstrap
 from seqbench.board.table import build
+from seqbench.verified import Verified
 from tests.seqbench import board_records as made
 
 CHROMIUM = next(
@@ -38,10 +40,10 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-def write(results: Path, file: Path) -> Path:
+def write(results: Path, file: Path, title: str = "made_up") -> Path:
     entries, problems = collect.read(results)
     how = Bootstrap(resamples=100, resamples_general=100, confidence=0.95, seed=0)
-    board = build(title="made_up", entries=entries, expected=None, split="test", bootstrap=how, notices=problems)
+    board = build(title=title, entries=entries, expected=None, split="test", bootstrap=how, notices=problems)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page.render(board, out=file.parent), encoding="utf-8")
     return file
@@ -216,13 +218,37 @@ def luminance(colour: str) -> float:
 def test_hostile_strings_are_text(browser: Any, tmp_path: Path) -> None:
     results = tmp_path / "results"
     made.write(results, label=HOSTILE, family=HOSTILE, encoder_keys={"note": HOSTILE}, machine=HOSTILE)
-    made.write(results, label="b", task=HOSTILE, status="failed", reason=HOSTILE)
-    for tab in opened(browser, write(results, tmp_path / "index.html")):
+    made.write(results, label="b", task=HOSTILE, task_label=f"mine {HOSTILE}", status="failed", reason=HOSTILE)
+    record = made.write(results, label="c", task=HOSTILE, task_label="theirs", seed=2)
+    made.write(
+        results, label="d", task="listops", status="timed_out", reason=f"'\"><svg onload=window.hacked=1> {HOSTILE}"
+    )
+    verdict = Verified(
+        id=record.id,
+        record_sha256=verified.sha256_of(results / record.id / "record.json"),
+        verdict="different",
+        reason=HOSTILE,
+        time=HOSTILE,
+        machine_class=HOSTILE,
+        same_machine_class=True,
+        code=record.code,
+        tolerance=0.0,
+    )
+    verified.write(results / record.id, verdict)
+    for tab in opened(browser, write(results, tmp_path / "index.html", title=HOSTILE)):
+        assert tab.title() == f"{HOSTILE} · SeqBench"
+        assert HOSTILE in tab.locator("h1").inner_text()
+        assert HOSTILE in tab.locator("#failures").inner_text()
+        assert "timed out" in tab.locator("#failures").inner_text()
+        assert HOSTILE in tab.locator("#matrix sup.refuted").get_attribute("title")
+        for i in range(3):
+            tab.select_option("#curves-task", index=i)
         for button in tab.locator("#cells button.open").all():
             button.click()
         tab.locator("#scatter path.mark").first.hover()
         assert HOSTILE in tab.locator("#matrix").inner_text()
-        assert tab.locator("img").count() == 0
+        assert tab.locator("img, svg[onload], [onclick], [onerror]").count() == 0
+        assert tab.locator("script").count() == 2
         assert tab.evaluate("window.hacked === undefined")
 
 
