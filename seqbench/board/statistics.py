@@ -1,16 +1,23 @@
-"""Uncertainty of a column: a hierarchical bootstrap over seeds and examples, shared by all rows so that they pair."""
-# R resamples, N examples, S seeds of a cell, K runs of a column
+"""The scores of a cell as seeds x examples: from statistics per example to the mean, its error and its interval.
+
+score[s, i] = mean + seed[s] + example[i] + rest[s, i], seeds crossed with examples, both random; docs/statistics.md.
+"""
+# N examples, S seeds of a cell, G blocks of examples (single examples, for a metric that is a mean)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
+
+from seqbench.board import critical
 
 Floats = NDArray[np.float64]
-CHUNK = 4_000_000  # examples drawn at once, 32 MB
+BLOCKS = 400  # a metric that is no mean is aggregated again without each of so many blocks of examples
+LEAST = 0.03  # of the variance that the rest alone would give: seeds that agree by chance leave no zero width
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,91 +37,144 @@ class Examples:
             return float(self.values["value"].mean()) if len(self) else float("nan")
         return self.aggregate(self.values)
 
+    def contributions(self) -> Floats:
+        """What each example, or block of them, adds to the score or takes from it, (G,): their mean is 0.
+
+        For a mean: value - score. Else by the delete-a-group jackknife (Busing, Meijer and van der Leeden 1999), whose
+        variance over blocks, divided by G, is that of the score. NaN where the score is not defined without a block.
+        """
+        if self.aggregate is None:
+            return self.values["value"] - self.values["value"].mean()
+        n, score = len(self), self.score()
+        found = []
+        for rows in blocks(n):
+            kept = np.ones(n, dtype=bool)
+            kept[rows] = False
+            without = self.aggregate({name: x[kept] for name, x in self.values.items()}) if kept.any() else np.nan
+            found.append((n - len(rows)) * (score - without))
+        contributions = np.array(found) * (len(found) / n)
+        return contributions - contributions.mean()
+
+
+def blocks(size: int) -> list[NDArray[np.int64]]:
+    """The examples in at most BLOCKS blocks, drawn once and for all by their number: the same for all runs."""
+    if size <= BLOCKS:
+        return list(np.arange(size)[:, None])
+    return np.array_split(np.random.default_rng(size).permutation(size), BLOCKS)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Bootstrap:
-    """How intervals are made: resamples with replacement, percentile intervals, everything derived from `seed`."""
+class Sample:
+    """A cell: the scores of its seeds, and what its examples contribute, averaged over the seeds that tell."""
 
-    resamples: int
-    resamples_general: int  # where a metric is no mean and has to be aggregated again for each
-    confidence: float
-    seed: int
+    scores_S: Floats
+    examples_G: Floats | None  # None: no statistics per example
+    rest: float  # variance of the rest[s, i]; 0 where one seed alone has statistics
+    told: int  # seeds that have statistics per example
+    group: str
 
-    def count(self, runs: Sequence[Examples | None]) -> int:
-        """R of a column: one number for all its rows, so that they can be paired."""
-        general = any(run is not None and run.aggregate is not None for run in runs)
-        return self.resamples_general if general else self.resamples
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return float(self.scores_S.mean())
 
-    def draws(self, size: int, resamples: int) -> Iterator[NDArray[np.int64]]:
-        """Rows drawn with replacement, (<= R, N) at a time; a pure function of (seed, N, R)."""
-        generator = np.random.default_rng([self.seed, 0, size])
-        step = max(1, CHUNK // max(size, 1))
-        for start in range(0, resamples, step):
-            yield generator.integers(0, size, size=(min(step, resamples - start), size))
+    @property
+    def seeds(self) -> int:
+        """S."""
+        return len(self.scores_S)
 
-    def scores(self, values: Sequence[float], runs: Sequence[Examples | None]) -> Floats:
-        """Score of each run over the resampled examples, (R, K). The r-th draw is one and the same for all runs.
+    @property
+    def noise(self) -> float:
+        """The part of the variance of the mean that the rest gives."""
+        return 0.0 if self.examples_G is None else self.rest / (self.told * len(self.examples_G))
 
-        A run without examples has its own score in every row. NaN where a metric is not defined.
-        """
-        resamples = self.count(runs)
-        scores_RK = np.tile(np.asarray(values, dtype=np.float64), (resamples, 1))
-        groups: dict[tuple[str, int], list[int]] = {}
-        for k, run in enumerate(runs):
-            if run is not None and len(run):
-                groups.setdefault((run.group, len(run)), []).append(k)
-        for (_, size), members in groups.items():
-            means = [k for k in members if _examples(runs[k]).aggregate is None]
-            others = [k for k in members if k not in set(means)]
-            values_NK = np.stack([_examples(runs[k]).values["value"] for k in means], axis=1) if means else None
-            start = 0
-            for rows_RN in self.draws(size, resamples):
-                block = slice(start, start + len(rows_RN))
-                if values_NK is not None:
-                    scores_RK[block, means] = counts(rows_RN, size) @ values_NK / size
-                for k in others:
-                    scores_RK[block, k] = _aggregated(_examples(runs[k]), rows_RN)
-                start += len(rows_RN)
-        return scores_RK
+    @property
+    def of_seeds(self) -> float:
+        """X: variance of the mean by its seeds, the rest included; NaN for one seed."""
+        if self.seeds < 2:
+            return float("nan")
+        return max(float(self.scores_S.var(ddof=1)) / self.seeds, LEAST * self.noise)
 
-    def cell(self, scores_RS: Floats, seeds: Sequence[int]) -> Floats:
-        """Means over seeds drawn with replacement, (R,). Cells with the same seeds draw the same ones."""
-        resamples, count = scores_RS.shape
-        if count == 1:
-            return scores_RS[:, 0]
-        generator = np.random.default_rng([self.seed, 1, *(int(seed) % 2**32 for seed in seeds)])
-        drawn_RS = generator.integers(0, count, size=(resamples, count))
-        drawn_means: Floats = np.take_along_axis(scores_RS, drawn_RS, axis=1).mean(axis=1)
-        return drawn_means
-
-    def interval(self, sample_R: Floats) -> tuple[float, float] | None:
-        """Percentile interval; None where more than one resample in twenty has no defined score."""
-        defined = sample_R[np.isfinite(sample_R)]
-        if len(defined) < 0.95 * len(sample_R):
-            return None
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(defined, [tail, 1 - tail])
-        return float(low), float(high)
-
-    def tied(self, best_R: Floats, other_R: Floats) -> bool:
-        """Whether the interval of the paired difference holds zero (or is not known)."""
-        interval = self.interval(best_R - other_R)
-        return interval is None or interval[0] <= 0.0 <= interval[1]
+    @property
+    def of_examples(self) -> float:
+        """k: variance of the mean by its examples, the rest left out where it is in X; NaN where nothing is known."""
+        if self.examples_G is None:
+            return float("nan")
+        return max(float(self.examples_G.var(ddof=1)) / len(self.examples_G) - self.noise, 0.0)
 
 
-def counts(rows_RN: NDArray[np.int64], size: int) -> Floats:
-    """How often each example was drawn in each resample, (R, N)."""
-    offset_RN = rows_RN + size * np.arange(len(rows_RN))[:, None]
-    flat = np.bincount(offset_RN.ravel(), minlength=len(rows_RN) * size)
-    return flat.reshape(len(rows_RN), size).astype(np.float64)
+def sample_of(scores: Sequence[float], runs: Sequence[Examples | None]) -> Sample:
+    """The sample of a cell; runs over other examples than the first that has any count as without."""
+    told = [run.contributions() for run in runs if run is not None and len(run) > 1]
+    groups = [run.group for run in runs if run is not None and len(run) > 1]
+    told = [x for x, group in zip(told, groups, strict=True) if group == groups[0] and len(x) == len(told[0])]
+    scores_S = np.asarray(scores, dtype=np.float64)
+    if not told or not all(np.isfinite(x).all() for x in told):
+        return Sample(scores_S=scores_S, examples_G=None, rest=0.0, told=0, group="")
+    table_SG = np.stack(told)
+    mean_G = table_SG.mean(axis=0)
+    freedom = (len(told) - 1) * (len(mean_G) - 1)
+    rest = float(np.square(table_SG - mean_G).sum() / freedom) if freedom else 0.0
+    return Sample(scores_S=scores_S, examples_G=mean_G, rest=rest, told=len(told), group=groups[0])
 
 
-def _examples(run: Examples | None) -> Examples:
-    assert run is not None
-    return run
+def interval(
+    sample: Sample, *, confidence: float, bounds: tuple[float, float] | None = None
+) -> tuple[float, float] | None:
+    """Interval of the mean over new seeds and new examples; over what there is, where one of the two is missing.
+
+    Within finite bounds after Wilson (1927) with the effective number of examples (Dean and Pagano 2015, modified
+    Wilson), so that 500 hits of 500 leave room below. None for one seed without statistics per example.
+    """
+    k, x = sample.of_examples, sample.of_seeds
+    if np.isnan(k) and np.isnan(x):
+        return None
+    k, x = float(np.nan_to_num(k)), float(np.nan_to_num(x))
+    inside = bounds is not None and bool(np.isfinite(bounds).all())
+    freedom = 1e9
+    if sample.examples_G is not None:
+        freedom = len(sample.examples_G) - 1.0 if inside else float(freedom_of(sample.examples_G))
+    reach = float(critical.quantile(confidence, k, x, max(sample.seeds - 1, 1), freedom))
+    if inside and bounds is not None:
+        return _wilson(sample, bounds, variance=k + x, reach=reach, confidence=confidence)
+    half = reach * float(np.sqrt(k + x))
+    low, high = bounds or (-np.inf, np.inf)
+    return max(sample.mean - half, low), min(sample.mean + half, high)
 
 
-def _aggregated(run: Examples, rows_RN: NDArray[np.int64]) -> Floats:
-    """A metric of any kind, over each resample."""
-    assert run.aggregate is not None
-    return np.array([run.aggregate({name: x[rows] for name, x in run.values.items()}) for rows in rows_RN])
+def _wilson(
+    sample: Sample, bounds: tuple[float, float], *, variance: float, reach: float, confidence: float
+) -> tuple[float, float]:
+    width = bounds[1] - bounds[0]
+    share = min(max((sample.mean - bounds[0]) / width, 0.0), 1.0)
+    variance /= width**2
+    spread = share * (1 - share)
+    if spread <= 0:  # 0 % or 100 %: nothing varies, and as many examples as there are say so
+        if sample.examples_G is None:
+            return sample.mean, sample.mean
+        size, reach = float(len(sample.examples_G)), float(stats.norm.isf((1 - confidence) / 2))
+    elif variance <= 0:
+        return sample.mean, sample.mean
+    else:
+        size = spread / variance
+    z = reach**2 / size
+    middle, half = (share + z / 2) / (1 + z), reach * np.sqrt(spread / size + z / (4 * size)) / (1 + z)
+    ends = bounds[0] + width * np.clip([middle - half, middle + half], 0.0, 1.0)
+    return min(float(ends[0]), sample.mean), max(float(ends[1]), sample.mean)
+
+
+def freedom_of(values: Floats) -> Floats:
+    """Degrees of freedom of a variance by the kurtosis of its values (last axis), N - 1 for the normal law.
+
+    Six values that are not 0 among 500 tell as little of their variance as a dozen normal ones.
+    """
+    size = values.shape[-1]
+    squares = np.square(values - values.mean(axis=-1, keepdims=True))
+    second, fourth = squares.mean(axis=-1), np.square(squares).mean(axis=-1)
+    return freedom_by(size, second, fourth)
+
+
+def freedom_by(size: int, second: Floats, fourth: Floats) -> Floats:
+    """The same from central moments: 2 N / (kurtosis - 1), at most N - 1, at least 1."""
+    excess = np.maximum(fourth / np.maximum(second**2, critical.TINY) - 1.0, 1e-9)
+    return np.asarray(np.clip(2.0 * size / excess, 1.0, max(size - 1.0, 1.0)))
