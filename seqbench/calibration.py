@@ -98,7 +98,7 @@ def read_lines(path: Path = LINES) -> dict[str, Line]:
 def measure(line: Line, results: Path) -> Figure | None:
     """The figure of a line from the records of its runs; None where one is missing or has not finished."""
     from seqbench.board.collect import Entry
-    from seqbench.board.statistics import Bootstrap
+    from seqbench.board.summary import Method
     from seqbench.board.table import build
     from seqbench.store import Store
     from seqbench.study import plan_sweep
@@ -110,8 +110,8 @@ def measure(line: Line, results: Path) -> Figure | None:
     if len(found) < len(ids):
         return None
     entries = [Entry(record=record, folder=store.folder(record.id)) for record in found]
-    bootstrap = Bootstrap(resamples=2000, resamples_general=500, confidence=0.95, seed=0)
-    board = build(title="", entries=entries, expected=None, split="test", bootstrap=bootstrap)
+    method = Method(confidence=0.95, draws=100, seed=0)
+    board = build(title="", entries=entries, expected=None, split="test", method=method)
     (cell,) = board.cells.values()
     if board.columns[0].metric != line.metric or cell.mean is None:
         raise ConfigError(f"{line.task}: its metric is {board.columns[0].metric}, the line says {line.metric}")

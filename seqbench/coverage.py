@@ -1,4 +1,4 @@
-"""Do the board's intervals cover and do its tests hold? Synthetic runs whose truth is known, through the board's code."""
+"""Do the board's intervals cover, do its tests hold? Synthetic runs of known truth, through the board's own code."""
 # S seeds, N examples
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def continuous(name: str, *, seed_sd: tuple[float, float, float], own_sd: float,
             own_N = own_sd * draw.normal(size=examples)
             effects_S1 = seed_sd[row] * draw.normal(size=(seeds, 1))
             values_SN = 2.0 + gap * (row == 0) + effects_S1 + shared_N + own_N + draw.normal(size=(seeds, examples))
-            runs += [{"value": values_N} for values_N in values_SN]
+            runs += [{"value": np.asarray(values_N, dtype=np.float64)} for values_N in values_SN]
         return runs
 
     return Setting(name=name, make=make, truth=2.0, gap=0.3, bounds=(-math.inf, math.inf))
@@ -85,12 +85,17 @@ def f1(name: str, *, seed_sd: float, examples: int = 150) -> Setting:
     """Micro F1 by counts of each example; expected F1 of a seed is its rate of hits."""
 
     def make(draw: np.random.Generator, seeds: int, gap: float) -> list[Statistics]:
-        gold_N, ease_N, runs = 1.0 + draw.poisson(2.0, size=examples), draw.uniform(-0.15, 0.15, size=examples), []
+        gold_N, ease_N, runs = (
+            1.0 + draw.poisson(2.0, size=examples).astype(np.float64),
+            draw.uniform(-0.15, 0.15, size=examples),
+            [],
+        )
         for row in range(3):
             for _ in range(seeds):
                 rate_N = np.clip(0.7 + gap * (row == 0) + seed_sd * draw.normal() + ease_N, 0.0, 1.0)
                 hits_N = draw.binomial(gold_N.astype(np.int64), rate_N).astype(np.float64)
-                runs.append({"hits": hits_N, "predicted": hits_N + draw.poisson(gold_N * (1 - rate_N)), "gold": gold_N})
+                wrong_N = draw.poisson(gold_N * (1 - rate_N)).astype(np.float64)
+                runs.append({"hits": hits_N, "predicted": hits_N + wrong_N, "gold": gold_N})
         return runs
 
     return Setting(name=name, make=make, truth=0.7, gap=0.05, bounds=(0.0, 1.0), aggregate=_f1)
@@ -109,7 +114,8 @@ def spearman(name: str, *, seed_sd: float, examples: int = 150) -> Setting:
             for _ in range(seeds):
                 r = 0.6 + 0.1 * (row == 0) * (gap > 0) + seed_sd * draw.normal()
                 error_N = math.sqrt(0.5) * (shared_N + draw.normal(size=examples))
-                runs.append({"prediction": r * reference_N + math.sqrt(1 - r**2) * error_N, "reference": reference_N})
+                prediction_N = np.asarray(r * reference_N + math.sqrt(1 - r**2) * error_N, dtype=np.float64)
+                runs.append({"prediction": prediction_N, "reference": reference_N})
         return runs
 
     gap = truth(0.7) - truth(0.6)

@@ -42,9 +42,9 @@ class Settings(BaseModel):
     split: Literal["train", "valid", "test"]
     formats: list[Literal["html", "markdown", "csv", "latex"]]
     confidence: Annotated[float, Field(gt=0, lt=1)]
-    resamples: Annotated[int, Field(ge=100, le=100_000)]
-    resamples_general: Annotated[int, Field(ge=100, le=100_000)]
-    bootstrap_seed: Annotated[int, Field(ge=0)]
+    draws: Annotated[int, Field(ge=100, le=100_000)]
+    draws_seed: Annotated[int, Field(ge=0)]
+    best_known: dict[str, float]
     wandb: bool
     wandb_project: str
 
@@ -144,7 +144,7 @@ def make(settings: Settings, overrides: Sequence[str] = (), config_dir: str | No
     `overrides` are those of `train.py -m`, beside the study; `config_dir` is a folder of the user's configs.
     """
     from seqbench.board import study
-    from seqbench.board.statistics import Bootstrap
+    from seqbench.board.summary import Method
     from seqbench.board.table import build
 
     asked = study.Asked(study=settings.study, overrides=tuple(overrides), config_dir=config_dir)
@@ -155,19 +155,15 @@ def make(settings: Settings, overrides: Sequence[str] = (), config_dir: str | No
         what = f"no record of the study {settings.study}" if settings.study else "no record"
         run = f"python scripts/train.py -m study={settings.study}" if settings.study else "python scripts/train.py"
         raise ConfigError(f"results: {what} under {settings.results}; run one with {run}, or give another folder")
-    bootstrap = Bootstrap(
-        resamples=settings.resamples,
-        resamples_general=settings.resamples_general,
-        confidence=settings.confidence,
-        seed=settings.bootstrap_seed,
-    )
+    method = Method(confidence=settings.confidence, draws=settings.draws, seed=settings.draws_seed)
     board = build(
         title=settings.title or (plan and plan.title) or settings.study or "All records",
         entries=found.entries,
         expected=plan.cells if plan else None,
         left_out=found.left_out,
         split=settings.split,
-        bootstrap=bootstrap,
+        method=method,
+        known=settings.best_known,
         notices=found.notices,
     )
     lines = _write(board, settings, out)

@@ -19,7 +19,7 @@ class Pairs:
     difference_CC: Floats
     low_CC: Floats
     high_CC: Floats
-    p_CC: Floats  # of no difference, two-sided, not corrected; at most 1 - confidence where the interval is off 0
+    p_CC: Floats  # of no difference, two-sided, not corrected; above 1 - confidence where the interval holds 0
     examples_CC: Floats  # the part of the variance that comes from examples; 0 where not known
 
     def upper(self) -> Floats:
@@ -52,14 +52,17 @@ def compare(samples: Sequence[Sample], *, confidence: float) -> Pairs:
     reach = critical.quantile(confidence, k_CC, x_CC, critical.seeds_of_two(x1, df1, x2, df2), freedom_CC)
     half = reach * np.sqrt(k_CC + x_CC)
     p = critical.p_values(difference, k_CC, x_CC, critical.welch(x1, df1, x2, df2), freedom_CC)
-    p = np.where(
-        np.abs(difference) > half, np.minimum(p, 1 - confidence), np.maximum(p, np.nextafter(1 - confidence, 2))
-    )
+    p = np.where(np.abs(difference) > half, p, np.maximum(p, np.nextafter(level_of(confidence), 1.0)))
     p = np.where(difference == 0, 1.0, p)
     half, p = (np.where(unknown, np.nan, value) for value in (half, p))
     return Pairs(
         difference_CC=difference, low_CC=difference - half, high_CC=difference + half, p_CC=p, examples_CC=k_CC
     )
+
+
+def level_of(confidence: float) -> float:
+    """0.05 for 0.95, and not 0.050000000000000044."""
+    return round(1 - confidence, 12)
 
 
 def _examples(samples: Sequence[Sample]) -> tuple[Floats, Floats, np.ndarray]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from seqbench.board.accounting import Account
+from seqbench.board.aggregates import Profile
 from seqbench.board.collect import Expected
 from seqbench.board.costs import CostLine
 from seqbench.board.marks import Mark
@@ -47,6 +48,14 @@ class Row:
     mean_rank: float | None  # among the rows that are no floor
     win_rate: float | None
     tasks: int  # columns with a score
+    rank_interval: tuple[float, float] | None = None
+    win_interval: tuple[float, float] | None = None
+    iqm: float | None = None  # interquartile mean of scores between the trivial row (0) and the best known (1)
+    iqm_interval: tuple[float, float] | None = None
+    iqm_tasks: int = 0  # columns that enter it
+    partial: bool = False  # has no place in some columns, so its rank is not that of rows that have
+    told: tuple[str, ...] = ()  # what to know of its rank: tasks missing, tasks and seeds failed
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +83,8 @@ class Cell:
     basis: str = ""  # what the interval is over
     best: bool = False  # the best mean of its column
     tied: bool = False  # the best, or not told from it
+    p: float | None = None  # of no difference to the best, corrected for all comparisons of the board
+    places: tuple[int, int] | None = None  # first and last that it may truly have in its column, floors included
     seeds: tuple[int, ...] = ()
     examples: int | None = None
     metrics: dict[str, float | None] = field(default_factory=dict)  # mean over seeds of every metric
@@ -91,8 +102,7 @@ class Board:
     title: str
     split: str
     confidence: float
-    resamples: int
-    seed: int
+    comparisons: int  # pairs of rows, in all columns, that p-values are corrected for
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]  # best mean rank first, floors last
     cells: dict[tuple[str, str], Cell]  # (row, column)

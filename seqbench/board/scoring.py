@@ -1,5 +1,5 @@
-"""The scores of a column: means over seeds, intervals, who is tied with the best, what failed."""
-# R resamples, S seeds of a cell, K runs of the column
+"""The scores of a column: means over seeds, intervals, what failed."""
+# S seeds of a cell, K runs of the column
 
 from __future__ import annotations
 
@@ -17,45 +17,31 @@ from seqbench.board.collect import Entry
 from seqbench.board.costs import cost_lines
 from seqbench.board.grouping import Item
 from seqbench.board.model import Cell, Column, Run, State
-from seqbench.board.statistics import Bootstrap, Examples, Floats
+from seqbench.board.statistics import Sample, interval, sample_of
 from seqbench.board.text import scale
 
-RACE = ("protocol", "budget", "optimizer", "schedule", "tune")  # what is equal in a fair one
+# What is equal in a fair race; of the trainer what isn't where it runs alone.
+RACE = ("protocol", "budget", "optimizer", "schedule", "trainer", "tokenizer", "deterministic", "tune")
 
 
 def score_column(
-    column: Column, there: dict[str, list[Item]], split: str, bootstrap: Bootstrap, *, planned: bool
-) -> tuple[Column, list[Cell]]:
-    """The column with its facts and its cells, one per row; `there` gives the runs and missing cells of each row."""
+    column: Column, there: dict[str, list[Item]], split: str, confidence: float, *, planned: bool
+) -> tuple[Column, list[Cell], dict[str, Sample]]:
+    """The column with its facts, its cells, one per row, and by row what its scores tell of their error.
+
+    `there` gives the runs and missing cells of each row.
+    """
     scored = {row: _scored(items, split) for row, items in there.items()}
     records = [entry.record for entries in scored.values() for entry in entries]
     if records:
         column = _with_facts(column, records, split)
-    flat = [(row, entry) for row, entries in scored.items() for entry in entries]
-    found = [per_example.read(entry, split) for _, entry in flat]
-    runs = [examples for examples, _ in found]
-    values = [_value(entry, split) for _, entry in flat]
-    scores_RK = bootstrap.scores([np.nan if v is None else v for v in values], runs) if flat else np.empty((0, 0))
     cells, samples = [], {}
     for row, items in there.items():
-        mine = [k for k, (owner, _) in enumerate(flat) if owner == row]
-        cell, sample = _cell(
-            row=row,
-            column=column,
-            items=items,
-            entries=[flat[k][1] for k in mine],
-            values=[values[k] for k in mine],
-            runs=[runs[k] for k in mine],
-            reasons=[found[k][1] for k in mine],
-            scores_RS=scores_RK[:, mine],
-            split=split,
-            bootstrap=bootstrap,
-            planned=planned,
-        )
+        cell, sample = _cell(row, column, items, scored[row], split, confidence, planned=planned)
         cells.append(cell)
         if sample is not None:
             samples[row] = sample
-    return column, _with_ties(cells, column, samples, bootstrap)
+    return column, cells, samples
 
 
 def _scored(items: Sequence[Item], split: str) -> list[Entry]:
@@ -72,20 +58,19 @@ def _scored(items: Sequence[Item], split: str) -> list[Entry]:
 
 
 def _cell(
-    *,
     row: str,
     column: Column,
     items: Sequence[Item],
     entries: Sequence[Entry],
-    values: Sequence[float | None],
-    runs: Sequence[Examples | None],
-    reasons: Sequence[str | None],
-    scores_RS: Floats,
     split: str,
-    bootstrap: Bootstrap,
+    confidence: float,
+    *,
     planned: bool,
-) -> tuple[Cell, Floats | None]:
-    """The cell, and its score in each resample where there is any to draw."""
+) -> tuple[Cell, Sample | None]:
+    """The cell, and its seeds x examples where it has a score."""
+    found = [per_example.read(entry, split) for entry in entries]
+    runs, reasons = [examples for examples, _ in found], [why for _, why in found]
+    values = [_value(entry, split) for entry in entries]
     ended = [run_of(item, split) for item in items if item.entry]
     failures = tuple(run for run in ended if run.record.status != "finished")
     missing = tuple(item.expected for item in items if item.expected)
@@ -124,22 +109,31 @@ def _cell(
         return replace(
             cell, state="undefined", notes=(*notes, f"not defined for {undefined} of {len(values)} seeds")
         ), None
-    basis, drawn = _basis(runs, cell.examples or 0)
-    sample = bootstrap.cell(scores_RS, cell.seeds) if drawn else None
-    interval = bootstrap.interval(sample) if sample is not None else None
-    low, high = interval if interval is not None else (None, None)
-    return replace(cell, mean=mean, low=low, high=high, basis=basis), sample
+    sample = sample_of([value for value in values if value is not None], runs)
+    if sample.examples_G is None and any(runs):
+        notes.append("the metric is not defined without some of the examples: their part of the interval is not known")
+    limits = per_example.bounds(records[0].scores[split][column.metric].target) or _share(column)
+    ends = interval(sample, confidence=confidence, bounds=limits)
+    low, high = ends if ends is not None else (None, None)
+    basis = _basis(sample, cell.examples or 0)
+    return replace(cell, mean=mean, low=low, high=high, basis=basis, notes=tuple(notes)), sample
 
 
-def _basis(runs: Sequence[Examples | None], examples: int) -> tuple[str, bool]:
-    """What an interval is over, and whether there is anything to draw from."""
-    seeds, known = len(runs), sum(run is not None for run in runs)
-    if known == seeds:
-        text = f"{seeds} seeds x {examples} examples" if seeds > 1 else f"1 seed: {examples} examples alone"
-        return text, True
-    if seeds > 1:
-        return f"{seeds} seeds, statistics per example for {known} of them", True
-    return "1 seed, no statistics per example: no interval", False
+def _share(column: Column) -> tuple[float, float] | None:
+    """Bounds of a metric whose class may not be imported: those of a share, if it is shown as one."""
+    return (0.0, 1.0) if column.scale.factor == 100.0 else None
+
+
+def _basis(sample: Sample, examples: int) -> str:
+    """What an interval is over."""
+    seeds = f"{sample.seeds} seeds" if sample.seeds > 1 else "1 seed"
+    if sample.told == sample.seeds:
+        return f"{seeds} x {examples} examples" if sample.seeds > 1 else f"1 seed: {examples} examples alone"
+    if sample.told:
+        return f"{seeds} x {examples} examples, statistics per example for {sample.told} of them"
+    if sample.seeds > 1:
+        return f"{seeds} alone, no statistics per example"
+    return "1 seed, no statistics per example: no interval"
 
 
 def _with_facts(column: Column, records: Sequence[Any], split: str) -> Column:
@@ -179,29 +173,14 @@ def _with_facts(column: Column, records: Sequence[Any], split: str) -> Column:
 def _unequal(records: Sequence[Any]) -> dict[str, Counter[Any]]:
     """Settings of the race that differ down a column, floors aside."""
     trained = [record for record in records if record.encoder.family != "trivial"]
-    flats = [identity.in_force(identity.flatten({k: record.config.get(k) for k in RACE})) for record in trained]
+    flats = [identity.flatten({k: record.config[k] for k in RACE if k in record.config}) for record in trained]
+    flats = [{k: v for k, v in identity.in_force(flat).items() if k not in identity.NOT_A_SETUP} for flat in flats]
     return {key: Counter(identity.show(flat.get(key), key) for flat in flats) for key in identity.varying(flats)}
 
 
 def _labels_a_step(records: Sequence[Any]) -> list[float]:
     """Labels that a step's loss was the mean over, of each run that counted them and was trained."""
     return [r.cost.train_items / r.curves[-1].step for r in records if r.cost.train_items and r.curves[-1:]]
-
-
-def _with_ties(cells: list[Cell], column: Column, samples: dict[str, Floats], bootstrap: Bootstrap) -> list[Cell]:
-    """Mark the best mean, and each row whose paired difference to it may be zero."""
-    sign = 1 if column.best == "max" else -1
-    scored = [cell for cell in cells if cell.mean is not None]
-    if not scored:
-        return cells
-    best = max(scored, key=lambda cell: (sign * (cell.mean or 0.0), cell.low is not None))
-    marked = []
-    for cell in cells:
-        equal = cell.mean is not None and cell.mean == best.mean
-        pair = cell.row in samples and best.row in samples
-        tied = equal or (pair and bootstrap.tied(samples[best.row], samples[cell.row]))
-        marked.append(replace(cell, best=cell.row == best.row, tied=tied))
-    return marked
 
 
 def run_of(item: Item, split: str) -> Run:

@@ -44,7 +44,7 @@ class Examples:
         variance over blocks, divided by G, is that of the score. NaN where the score is not defined without a block.
         """
         if self.aggregate is None:
-            return self.values["value"] - self.values["value"].mean()
+            return np.asarray(self.values["value"] - self.values["value"].mean())
         n, score = len(self), self.score()
         found = []
         for rows in blocks(n):
@@ -53,7 +53,7 @@ class Examples:
             without = self.aggregate({name: x[kept] for name, x in self.values.items()}) if kept.any() else np.nan
             found.append((n - len(rows)) * (score - without))
         contributions = np.array(found) * (len(found) / n)
-        return contributions - contributions.mean()
+        return np.asarray(contributions - contributions.mean())
 
 
 def blocks(size: int) -> list[NDArray[np.int64]]:

@@ -1,5 +1,4 @@
 """From records to a board: rows and columns, each column's scores, and the numbers over all of them."""
-# C rows that compete, K columns
 
 from __future__ import annotations
 
@@ -7,15 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from seqbench.board import accounting, marks
 from seqbench.board.collect import Entry, Expected
 from seqbench.board.grouping import Item, columns_of, items_of, rows_of
-from seqbench.board.model import Board, Cell, Column, Row, Run
-from seqbench.board.ranks import mean_ranks, win_rates
+from seqbench.board.model import Board, Column, Run
 from seqbench.board.scoring import counted, run_of, score_column
-from seqbench.board.statistics import Bootstrap
+from seqbench.board.summary import Method, summarise
 from seqbench.record import Record
 
 FEW_SEEDS = 5
@@ -28,23 +24,26 @@ def build(
     expected: Sequence[Expected] | None,
     left_out: Mapping[tuple[str, str], str] | None = None,
     split: str,
-    bootstrap: Bootstrap,
+    method: Method,
     notices: Sequence[str] = (),
+    known: Mapping[str, float] | None = None,
 ) -> Board:
     """A board of these records; with `expected`, cells of the plan that have no record are shown as not run.
 
-    `left_out` says by (encoder, task) why the plan has no such cell.
+    `left_out` says by (encoder, task) why the plan has no such cell; `known` has the best published score of tasks.
     """
     items = items_of(entries, expected or ())
     columns = columns_of(items, split)
     rows = rows_of(items)
-    built, cells = [], {}
+    built, cells, samples = [], {}, {}
     for column in columns:
         there: dict[str, list[Item]] = {row.id: [] for row in rows}
         for item in items:
             if item.column == column.id:
                 there[item.row].append(item)
-        finished, mine = score_column(column, there, split, bootstrap, planned=expected is not None)
+        finished, mine, samples[column.id] = score_column(
+            column, there, split, method.confidence, planned=expected is not None
+        )
         built.append(finished)
         cells.update({(cell.row, cell.column): cell for cell in mine})
     encoders = {row.id: row.encoder for row in rows}
@@ -62,19 +61,24 @@ def build(
         scored.setdefault((run.row, run.column), []).append(run)
     for key, group in scored.items():
         cells[key] = replace(cells[key], marks=marks.of_cell([(run.record, run.folder) for run in group]))
+    summary = summarise(rows, built, cells, samples, method, known or {})
     machines = Counter(run.record.environment.machine_class for run in counted)
     return Board(
         title=title,
         split=split,
-        confidence=bootstrap.confidence,
-        resamples=bootstrap.resamples,
-        seed=bootstrap.seed,
+        confidence=method.confidence,
+        comparisons=summary.comparisons,
         columns=tuple(built),
-        rows=tuple(_ranked(rows, built, cells)),
-        cells=cells,
+        rows=tuple(summary.rows),
+        cells=summary.cells,
         runs=tuple(runs),
         machines=tuple(machine for machine, _ in machines.most_common()),
-        notices=(*notices, *_notices(runs, machines), *marks.problems((r.record, r.folder) for r in counted)),
+        notices=(
+            *notices,
+            *summary.notices,
+            *_notices(runs, machines),
+            *marks.problems((r.record, r.folder) for r in counted),
+        ),
     )
 
 
@@ -83,28 +87,6 @@ def _accounted(column: Column, records: Sequence[Record]) -> Column:
     found = accounting.accounts([r for r in records if r.encoder.family != "trivial"] or records)
     told = accounting.notices(found, column.label)
     return replace(column, accounts=found, notices=(*column.notices, *told))
-
-
-def _ranked(rows: Sequence[Row], columns: Sequence[Column], cells: dict[tuple[str, str], Cell]) -> list[Row]:
-    """Rows with mean rank and win rate, complete ones first, floors last."""
-    contestants = [row for row in rows if not row.trivial]
-    goodness_CK = np.array(
-        [[_goodness(cells[row.id, column.id], column) for column in columns] for row in contestants], dtype=np.float64
-    ).reshape(len(contestants), len(columns))
-    ranks, wins = mean_ranks(goodness_CK), win_rates(goodness_CK)
-    numbers = {row.id: (_or_none(r), _or_none(w)) for row, r, w in zip(contestants, ranks, wins, strict=True)}
-    done = []
-    for row in rows:
-        rank, win = numbers.get(row.id, (None, None))
-        scored = sum(cells[row.id, column.id].mean is not None for column in columns)
-        done.append(replace(row, mean_rank=rank, win_rate=win, tasks=scored))
-    return sorted(done, key=lambda r: (r.trivial, -r.tasks, np.inf if r.mean_rank is None else r.mean_rank, r.label))
-
-
-def _goodness(cell: Cell, column: Column) -> float:
-    if cell.mean is None:
-        return float("nan")
-    return cell.mean if column.best == "max" else -cell.mean
 
 
 def _notices(runs: Sequence[Run], machines: Counter[str]) -> list[str]:
@@ -127,11 +109,6 @@ def _notices(runs: Sequence[Run], machines: Counter[str]) -> list[str]:
     seeds = Counter(run.record.seed for run in runs if run.counted)
     if 1 < len(seeds) < FEW_SEEDS:
         notices.append(
-            f"With {len(seeds)} seeds the part of an interval that comes from seeds is an estimate from few; "
-            "read it as a lower bound."
+            f"With {len(seeds)} seeds little is known of how much seeds vary; intervals are as wide as that asks for."
         )
     return notices
-
-
-def _or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

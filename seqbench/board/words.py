@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from seqbench.board import marks, text
 from seqbench.board.costs import COSTS, CostLine
@@ -74,10 +75,26 @@ def cost_lines(board: Board) -> list[CostLine]:
 
 
 def rank(row: Row, columns: int) -> str:
-    """`1.75`, with the number of tasks behind it where that is not all of them."""
-    if row.mean_rank is None:
+    """`1.75 [1.2, 2.3]`, with what has to be known of it: tasks missing, tasks or seeds that failed."""
+    return _aggregate(row.mean_rank, row.rank_interval, 1.0, 2, row.told)
+
+
+def iqm(row: Row) -> str:
+    """Interquartile mean in per cent of the way from the trivial row to the best known, with its interval."""
+    return _aggregate(row.iqm, row.iqm_interval, 100.0, 0, ())
+
+
+def _aggregate(
+    value: float | None, ends: tuple[float, float] | None, factor: float, digits: int, told: Sequence[str]
+) -> str:
+    if value is None:
         return text.DASH
-    return f"{row.mean_rank:.2f}" if row.tasks == columns else f"{row.mean_rank:.2f} ({row.tasks} of {columns})"
+    parts = [f"{factor * value:.{digits}f}"]
+    if ends is not None:
+        parts.append(f"[{factor * ends[0]:.{digits}f}, {factor * ends[1]:.{digits}f}]")
+    if told:
+        parts.append(f"({'; '.join(told)})")
+    return " ".join(parts)
 
 
 def left_out(board: Board) -> list[str]:
@@ -88,8 +105,8 @@ def left_out(board: Board) -> list[str]:
 
 
 def wins(row: Row) -> str:
-    """Win rate in per cent."""
-    return text.DASH if row.win_rate is None else f"{100 * row.win_rate:.0f} %"
+    """Win rate in per cent, with its interval."""
+    return _aggregate(row.win_rate, row.win_interval, 100.0, 0, ())
 
 
 def signs(cell: Cell) -> str:
@@ -122,13 +139,15 @@ def method(board: Board) -> str:
     """How to read the numbers."""
     level = f"{100 * board.confidence:g} %"
     return (
-        f"Scores are means over seeds on the {board.split} split, with {level} intervals by a bootstrap over seeds "
-        f"and, within them, examples ({board.resamples} resamples, fewer where a metric is no mean; "
-        f"seed {board.seed}); where there is one seed, over its examples alone. "
-        f"Bold: the best of a task and every row whose paired difference to it has a {level} interval that holds zero; "
-        "differences are not corrected for the number of comparisons. "
-        "Mean rank and win rate are over the tasks where a row has a score, among all rows but the trivial ones. "
-        "Runs that failed are never averaged."
+        f"Scores are means over seeds on the {board.split} split; {level} intervals are over seeds and examples "
+        "together, by their variance components, and where there is one seed over its examples alone. "
+        f"Bold: the best of a task and every row not told from it, paired on examples, at "
+        f"{100 - 100 * board.confidence:g} % after Holm's correction over the {board.comparisons} comparisons of the "
+        "board (all pairs of rows of a task). Mean rank and win rate are over the tasks where a row has a place, among "
+        "all rows but the trivial ones; their intervals are over new seeds and examples of the same tasks. "
+        "IQM: interquartile mean of the runs' scores, in per cent of the way from the trivial row to the best of the "
+        "board or the best known. Runs that failed are not averaged into scores: "
+        "a cell without any other ranks last, and in the IQM each counts as 0."
     )
 
 

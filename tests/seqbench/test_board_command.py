@@ -16,7 +16,7 @@ from seqbench.store import Store
 from tests.seqbench import board_records as made
 
 ROOT = Path(__file__).resolve().parents[2]
-FAST = "resamples=100"
+FAST = "draws=100"
 MINE = study.Asked(study="mine")
 
 
@@ -57,7 +57,7 @@ def test_formats_out_and_title(here: Path) -> None:
         (["formats=[pdf]"], "'pdf' is not one of html, markdown, csv, latex"),
         (["formats=[html"], "formats: '[html' can't be read"),
         (["confidence=95"], "confidence: 95 is not allowed"),
-        (["resamples=many"], "resamples: 'many' is not a whole number"),
+        (["draws=many"], "draws: 'many' is not a whole number"),
         (["split=dev"], "split: 'dev' is not one of train, valid, test"),
         (["results=nowhere"], "results: no record under nowhere"),
         (["study=no_such_study"], "no_such_study"),

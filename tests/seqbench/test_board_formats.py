@@ -15,17 +15,17 @@ import yaml
 
 from seqbench.board import collect, csv_table, curves, latex, markdown, page, text, words
 from seqbench.board.model import Board
-from seqbench.board.statistics import Bootstrap
+from seqbench.board.summary import Method
 from seqbench.board.table import build
 from tests.seqbench import board_records as made
 
-HOW = Bootstrap(resamples=200, resamples_general=100, confidence=0.95, seed=0)
+HOW = Method(confidence=0.95, draws=100, seed=0)
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)> | & \\input{x} $% =1+1 `a` __b__ \u2028"
 
 
 def board_of(results: Path) -> Board:
     entries, problems = collect.read(results)
-    return build(title="made_up", entries=entries, expected=None, split="test", bootstrap=HOW, notices=problems)
+    return build(title="made_up", entries=entries, expected=None, split="test", method=HOW, notices=problems)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_markdown_has_a_summary_and_a_table_per_task(board: Board) -> None:
         assert len({len(line) for line in table}) == 1
     summary = {line[0]: line for line in found[0][2:]}
     assert list(summary)[-1] == "*majority*"
-    assert summary["decoder_only"][3].startswith("79.4 [")
+    assert summary["decoder_only"][3].startswith("**79.4 [")
     assert summary["encoder_only (depth=6)"][3].startswith("**88.8 [")
     assert summary["encoder_decoder"][2] == "out of memory (3 of 3)"
     assert summary["dlinear"][1] == "not run"

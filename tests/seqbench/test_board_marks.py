@@ -12,7 +12,7 @@ import pytest
 from seqbench import lineage, verified
 from seqbench.board import accounting, collect, csv_table, latex, markdown, page, study
 from seqbench.board.model import Board, Cell
-from seqbench.board.statistics import Bootstrap
+from seqbench.board.summary import Method
 from seqbench.board.table import build
 from seqbench.record import Record, SplitFacts
 from seqbench.store import Store
@@ -22,8 +22,8 @@ from tests.seqbench import board_records as made
 
 def board_of(results: Path, **keys: Any) -> Board:
     entries, problems = collect.read(results)
-    how = Bootstrap(resamples=100, resamples_general=100, confidence=0.95, seed=0)
-    return build(title="t", entries=entries, expected=None, split="test", bootstrap=how, notices=problems, **keys)
+    how = Method(confidence=0.95, draws=100, seed=0)
+    return build(title="t", entries=entries, expected=None, split="test", method=how, notices=problems, **keys)
 
 
 def only(board: Board) -> Cell:

@@ -12,19 +12,19 @@ import pytest
 from seqbench.board import collect, examples, identity, text
 from seqbench.board.collect import Expected
 from seqbench.board.model import Board, Cell
-from seqbench.board.statistics import Bootstrap
+from seqbench.board.summary import Method
 from seqbench.board.table import build
 from seqbench.record import DataFile
 from seqbench.store import Store
 from tests.seqbench import board_records as made
 
-HOW = Bootstrap(resamples=400, resamples_general=200, confidence=0.95, seed=0)
+HOW = Method(confidence=0.95, draws=200, seed=0)
 
 
 def board_of(results: Path, **keys: Any) -> Board:
     entries, problems = collect.read(results)
     keys = {"expected": None, "split": "test", **keys}
-    return build(title="made up", entries=entries, bootstrap=HOW, notices=problems, **keys)
+    return build(title="made up", entries=entries, method=HOW, notices=problems, **keys)
 
 
 def cell(board: Board, row: str, column: str) -> Cell:
@@ -75,7 +75,9 @@ def test_intervals_hold_the_mean_and_say_what_they_are_over(board: Board) -> Non
 
 def test_best_group(board: Board) -> None:
     tied = {row.label for row in board.rows if cell(board, row.id, "listops").tied}
-    assert tied == {"encoder_only (depth=2)", "encoder_only (depth=6)", "encoder_decoder"}
+    # the best has one seed and borrows the others' variance: with two or three seeds that leaves all but floors open
+    assert tied == {"encoder_only (depth=2)", "encoder_only (depth=6)", "encoder_decoder", "decoder_only", "lstm"}
+    assert not cell(board, "dlinear", "listops").tied
     assert cell(board, "dlinear", "etth1").best  # the least error
     assert not cell(board, "majority", "etth1").tied
     for column in board.columns:

@@ -11,7 +11,7 @@ import pytest
 
 from seqbench import verified
 from seqbench.board import collect, page
-from seqbench.board.statistics import Bootstrap
+from seqbench.board.summary import Method
 from seqbench.board.table import build
 from seqbench.verified import Verified
 from tests.seqbench import board_records as made
@@ -42,8 +42,8 @@ def browser() -> Iterator[Any]:
 
 def write(results: Path, file: Path, title: str = "made_up") -> Path:
     entries, problems = collect.read(results)
-    how = Bootstrap(resamples=100, resamples_general=100, confidence=0.95, seed=0)
-    board = build(title=title, entries=entries, expected=None, split="test", bootstrap=how, notices=problems)
+    how = Method(confidence=0.95, draws=100, seed=0)
+    board = build(title=title, entries=entries, expected=None, split="test", method=how, notices=problems)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page.render(board, out=file.parent), encoding="utf-8")
     return file

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from encoders.base import Sequences, States
 from seqbench.board.collect import read
-from seqbench.board.statistics import Bootstrap
+from seqbench.board.summary import Method
 from seqbench.board.table import build
 from seqbench.record import Record
 from seqbench.run import run
@@ -80,8 +80,8 @@ def test_waiting_is_the_share_of_training_that_makes_batches(tmp_path: Path) -> 
 def test_a_board_tells_of_runs_by_different_code(tmp_path: Path) -> None:
     def notices() -> list[str]:
         entries, problems = read(tmp_path)
-        how = Bootstrap(resamples=20, resamples_general=20, confidence=0.95, seed=0)
-        board = build(title="x", entries=entries, expected=None, split="test", bootstrap=how, notices=problems)
+        how = Method(confidence=0.95, draws=100, seed=0)
+        board = build(title="x", entries=entries, expected=None, split="test", method=how, notices=problems)
         return [notice for notice in board.notices if "versions of the code" in notice]
 
     write(tmp_path, seed=0)

@@ -1,0 +1,229 @@
+"""Numbers over several tasks, each with its interval: mean rank, win rate, interquartile mean, performance profile.
+
+Interquartile mean and profiles are those of Agarwal et al. 2021 (arXiv 2108.13264), the win rate that of HELM (Liang et
+al. 2022, arXiv 2211.09110). Tasks are taken as given: intervals are over new seeds and examples of the same tasks.
+"""
+# C rows, K tasks, R draws, S seeds of a cell, M runs of a row in all tasks
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from seqbench.board import critical
+from seqbench.board.comparisons import Pairs
+from seqbench.board.statistics import Floats, Sample
+
+LEVELS = np.linspace(-0.1, 1.1, 61)  # of the performance profiles
+Ends = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """A column as the aggregates see it; rows by id, floors left out."""
+
+    label: str
+    sign: float  # 1 where more is better, else -1
+    samples: Mapping[str, Sample]  # of rows with a score
+    last: Mapping[str, int]  # rows that rank last since all of their runs failed, and how many those are
+    failed: Mapping[str, int]  # runs that failed beside others that did not
+    pairs: Pairs  # of the rows of `samples`, in their order
+    floor: float | None  # score of the trivial row; the best of several
+    known: float | None  # published best; None: that of the board
+
+    def normalised(self) -> tuple[float, float] | None:
+        """Floor and range for min-max, in terms of more is better; None where there is no floor or nothing above."""
+        if self.floor is None or not self.samples:
+            return None
+        there = max(self.sign * sample.mean for sample in self.samples.values())
+        span = (there if self.known is None else self.sign * self.known) - self.sign * self.floor
+        return (self.sign * self.floor, span) if span > 0 else None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Profile:
+    """Share of a row's runs above each of LEVELS, tasks weighing the same, with a pointwise interval."""
+
+    share: Floats
+    low: Floats
+    high: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """A row over all tasks; None where there is nothing to say."""
+
+    tasks: int  # where it has a place
+    rank: float | None
+    rank_interval: Ends | None
+    win: float | None
+    win_interval: Ends | None
+    iqm: float | None
+    iqm_interval: Ends | None
+    iqm_tasks: int
+    profile: Profile | None
+
+
+def standings(
+    rows: Sequence[str], tasks: Sequence[Task], *, confidence: float, draws: int, seed: int
+) -> dict[str, Standing]:
+    """Every row's. The intervals of rank and win rate come from the spread of both over simulated repetitions."""
+    ranked = [task for task in tasks if task.samples]
+    errors = [_errors(task, draws, np.random.default_rng([seed, k])) for k, task in enumerate(ranked)]
+    observed = [_ranks(task, rows, np.zeros((1, len(task.samples))))[0] for task in ranked]
+    observed_CK = np.stack(observed, axis=1) if observed else np.empty((len(rows), 0))
+    drawn_KRC = [_ranks(task, rows, error_RC) for task, error_RC in zip(ranked, errors, strict=True)]
+    found = {}
+    for c, row in enumerate(rows):
+        mine = [k for k in range(len(ranked)) if np.isfinite(observed_CK[c, k])]
+        rank = win = rank_ends = win_ends = None
+        if mine:
+            rivals = [int(np.isfinite(observed_CK[:, k]).sum()) - 1 for k in mine]
+            reach = _reach(row, [ranked[k] for k in mine], confidence)
+            rank, rank_ends = _with_spread(
+                observed_CK[c, mine], np.stack([drawn_KRC[k][:, c] for k in mine], 1), reach, (1.0, 1.0 + max(rivals))
+            )
+            if min(rivals) > 0:
+                share = np.array(rivals)
+                win, win_ends = _with_spread(
+                    (share + 1 - observed_CK[c, mine]) / share,
+                    (share + 1 - np.stack([drawn_KRC[k][:, c] for k in mine], 1)) / share,
+                    reach,
+                    (0.0, 1.0),
+                )
+        runs = _Runs.of(row, ranked)
+        found[row] = Standing(
+            tasks=len(mine),
+            rank=rank,
+            rank_interval=rank_ends,
+            win=win,
+            win_interval=win_ends,
+            iqm=None if runs is None else runs.iqm(),
+            iqm_interval=None if runs is None else runs.interval(confidence),
+            iqm_tasks=0 if runs is None else runs.tasks,
+            profile=None
+            if runs is None
+            else runs.profile(confidence, draws, np.random.default_rng([seed, len(ranked), c])),
+        )
+    return found
+
+
+def _errors(task: Task, draws: int, generator: np.random.Generator) -> Floats:
+    """Errors of the means of a task's rows, (R, C): normal, related by the examples that rows share."""
+    samples = list(task.samples.values())
+    k_C = np.nan_to_num([s.of_examples for s in samples])
+    x_C = np.nan_to_num([s.of_seeds for s in samples])
+    covariance_CC = (k_C[:, None] + k_C[None, :] - task.pairs.examples_CC) / 2
+    np.fill_diagonal(covariance_CC, k_C + x_C)
+    scale = float(np.abs(covariance_CC).max()) or 1.0
+    values, vectors = np.linalg.eigh(covariance_CC / scale)
+    normal_RC = generator.normal(size=(draws, len(samples)))
+    return np.asarray(np.sqrt(scale) * (normal_RC * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+
+
+def _ranks(task: Task, rows: Sequence[str], error_RC: Floats) -> Floats:
+    """Rank of each row in each draw, (R, C); equal scores share one, rows that failed share the last; NaN if absent."""
+    goodness_RC = np.full((len(error_RC), len(rows)), np.nan)
+    place = {row: c for c, row in enumerate(rows)}
+    for at, (row, sample) in enumerate(task.samples.items()):
+        goodness_RC[:, place[row]] = task.sign * (sample.mean + error_RC[:, at])
+    for row in task.last:
+        goodness_RC[:, place[row]] = -np.inf
+    present = ~np.isnan(goodness_RC[0])
+    goodness_RC[:, present] = stats.rankdata(-goodness_RC[:, present], axis=1)
+    return goodness_RC
+
+
+def _reach(row: str, tasks: Sequence[Task], confidence: float) -> float:
+    """Quantile of t with the degrees of freedom of all of the row's seeds; of the normal law for one seed a task."""
+    freedom = sum(task.samples[row].seeds - 1 for task in tasks if row in task.samples)
+    return float(stats.t.isf((1 - confidence) / 2, freedom if freedom else 1e9))
+
+
+def _with_spread(observed_K: Floats, drawn_RK: Floats, reach: float, bounds: Ends) -> tuple[float, Ends]:
+    mean, half = float(observed_K.mean()), reach * float(drawn_RK.mean(axis=1).std())
+    return mean, (max(mean - half, bounds[0]), min(mean + half, bounds[1]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Runs:
+    """The normalised scores of a row's runs: 0 is the trivial row, 1 the best known; a run that failed counts as 0."""
+
+    scores_M: Floats
+    weights_M: Floats  # 1 / K for a task, shared by its runs
+    task_M: np.ndarray  # which task a run belongs to
+    of_seed_K: Floats  # variance of the score of one seed, the range of the task being 1; 0 for one seed
+    of_examples_K: Floats
+    freedom_K: Floats  # of of_seed_K
+    tasks: int
+
+    @classmethod
+    def of(cls, row: str, tasks: Sequence[Task]) -> _Runs | None:
+        scores: list[float] = []
+        weights: list[float] = []
+        at: list[int] = []
+        of_seed: list[float] = []
+        of_examples: list[float] = []
+        freedom: list[float] = []
+        for task in tasks:
+            scale = task.normalised()
+            sample, failed = task.samples.get(row), task.failed.get(row, 0) + task.last.get(row, 0)
+            if scale is None or (sample is None and not failed):
+                continue
+            low, span = scale
+            mine = [] if sample is None else list((task.sign * sample.scores_S - low) / span)
+            mine += [0.0] * failed
+            scores += mine
+            weights += [1.0 / len(mine)] * len(mine)
+            at += [len(of_seed)] * len(mine)
+            of_seed.append(float(np.nan_to_num(sample.of_seeds)) * sample.seeds / span**2 if sample else 0.0)
+            of_examples.append(float(np.nan_to_num(sample.of_examples)) / span**2 if sample else 0.0)
+            freedom.append(max(sample.seeds - 1.0, 1.0) if sample else 1.0)
+        if not of_seed:
+            return None
+        return cls(
+            scores_M=np.array(scores),
+            weights_M=np.array(weights) / len(of_seed),
+            task_M=np.array(at),
+            of_seed_K=np.array(of_seed),
+            of_examples_K=np.array(of_examples),
+            freedom_K=np.array(freedom),
+            tasks=len(of_seed),
+        )
+
+    def middle(self) -> Floats:
+        """Weight of each run in the interquartile mean: its part between the quarters of the order."""
+        order = np.argsort(self.scores_M, kind="stable")
+        ends = np.cumsum(self.weights_M[order])
+        inside = np.minimum(ends, 0.75) - np.maximum(ends - self.weights_M[order], 0.25)
+        weights = np.empty_like(ends)
+        weights[order] = np.maximum(inside, 0.0) / 0.5
+        return weights
+
+    def iqm(self) -> float:
+        """The interquartile mean."""
+        return float(self.middle() @ self.scores_M)
+
+    def interval(self, confidence: float) -> Ends:
+        """By the weights that the runs have in it (the delta method), variances as those of the cells."""
+        weights = self.middle()
+        x_K = self.of_seed_K * np.bincount(self.task_M, weights**2, minlength=self.tasks)
+        k = float((self.of_examples_K * np.bincount(self.task_M, weights, minlength=self.tasks) ** 2).sum())
+        x = float(x_K.sum())
+        freedom = x**2 / float((x_K**2 / self.freedom_K).sum()) if x > 0 else 1.0
+        half = float(critical.quantile(confidence, k, x, freedom, 1e9)) * float(np.sqrt(k + x))
+        return self.iqm() - half, self.iqm() + half
+
+    def profile(self, confidence: float, draws: int, generator: np.random.Generator) -> Profile:
+        """Share of runs above each level; the interval moves each task's runs by the error of its mean."""
+        freedom_K = np.array(np.bincount(self.task_M, minlength=self.tasks))
+        error_K = np.sqrt(self.of_examples_K + self.of_seed_K / freedom_K)
+        moved_RM = self.scores_M + (generator.normal(size=(min(draws, 400), self.tasks)) * error_K)[:, self.task_M]
+        drawn = np.stack([(moved_RM > level) @ self.weights_M for level in LEVELS], axis=1)
+        tail = (1 - confidence) / 2
+        share = np.array([float((self.scores_M > level) @ self.weights_M) for level in LEVELS])
+        low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+        return Profile(share=share, low=np.minimum(low, share), high=np.maximum(high, share))
