@@ -1,4 +1,4 @@
-"""What a reader has to know of a score beside its number, as a sign with words: verified, out of date."""
+"""What a reader has to know of a score beside its number, as a sign with words: verified, unsteady, out of date."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seqbench import verified
+from seqbench.board.text import one_line
 from seqbench.errors import RecordError
 from seqbench.lineage import changes
 from seqbench.record import Record
@@ -30,6 +31,12 @@ KINDS = {
     "partly": Kind(sign="(✓)", letter="p", meaning="some of the scored runs were verified, not all"),
     "refuted": Kind(sign="✗", letter="x", meaning="run again, a run did not give the same"),
     "unverifiable": Kind(sign="?", letter="u", meaning="could not be run again as it was"),
+    "moved": Kind(
+        sign="≈",
+        letter="m",
+        meaning="a sample of the split, scored at batch size 1, at another padding or with other workers, was not "
+        "predicted the same",
+    ),
     "stale": Kind(
         sign="⊘",
         letter="o",
@@ -59,7 +66,7 @@ class Mark:
 
 def of_cell(runs: Sequence[tuple[Record, Path]]) -> tuple[Mark, ...]:
     """The marks of the runs that a score is the mean of, each with its folder."""
-    return (*_verification(runs), *_age(runs))
+    return (*_verification(runs), *_variance(runs), *_age(runs))
 
 
 def problems(runs: Iterable[tuple[Record, Path]]) -> list[str]:
@@ -101,6 +108,22 @@ def _verification(runs: Sequence[tuple[Record, Path]]) -> list[Mark]:
         kind = "verified" if len(passed) == len(runs) else "partly"
         marks.insert(0, Mark(kind=kind, text=f"verified {len(passed)} of {len(runs)}: {', '.join(_some(how))}"))
     return marks
+
+
+def _variance(runs: Sequence[tuple[Record, Path]]) -> list[Mark]:
+    found = []
+    for record, _ in runs:
+        for way, it in record.invariance.items():
+            what = ""
+            if it.verdict == "moved":
+                what = f"{it.moved} of {it.rows} predictions moved, {it.flipped} of them to another answer"
+                if not it.moved and it.loss_difference is not None:
+                    what = f"the loss moved by {it.loss_difference:.2g}"
+            elif it.verdict == "failed":
+                what = f"failed: {one_line(it.reason or '')}"
+            if what:
+                found.append(f"seed {record.seed}, {way.replace('_', ' ')}: {what}")
+    return [Mark(kind="moved", text="; ".join(_some(found)))] if found else []
 
 
 def _age(runs: Sequence[tuple[Record, Path]]) -> list[Mark]:

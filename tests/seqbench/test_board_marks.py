@@ -14,7 +14,7 @@ from seqbench.board import accounting, collect, csv_table, latex, markdown, page
 from seqbench.board.model import Board, Cell
 from seqbench.board.summary import Method
 from seqbench.board.table import build
-from seqbench.record import Record, SplitFacts
+from seqbench.record import Record, SplitFacts, Variation
 from seqbench.store import Store
 from seqbench.verified import Verdict, Verified
 from tests.seqbench import board_records as made
@@ -96,6 +96,27 @@ def test_grey_where_the_tasks_code_has_changed_since(tmp_path: Path) -> None:
     with_files(tmp_path, record, tasks__classification="0" * 16)
     [mark] = only(board_of(tmp_path)).marks
     assert (mark.kind, mark.text) == ("stale", "changed since 1 of 1 runs: tasks/classification.py")
+
+
+def test_runs_that_are_not_invariant_are_marked(tmp_path: Path) -> None:
+    record = made.write(tmp_path)
+    same = Variation(verdict="same", rows=64)
+    nothing = Variation(verdict="not_applicable", rows=0, reason="no rows")
+    change(tmp_path, record, invariance={"padding": same, "workers_2": nothing})
+    assert only(board_of(tmp_path)).marks == ()
+    moved = Variation(verdict="moved", rows=64, moved=5, flipped=2)
+    failed = Variation(verdict="failed", rows=0, reason="IndexError: out\nof range")
+    loss = Variation(verdict="moved", rows=64, loss_difference=0.0123)
+    change(tmp_path, record, invariance={"padding": same, "batch_1": moved, "workers_2": failed, "workers_0": loss})
+    board = board_of(tmp_path)
+    [mark] = only(board).marks
+    assert mark.kind == "moved"
+    assert mark.text == (
+        "seed 0, batch 1: 5 of 64 predictions moved, 2 of them to another answer; "
+        "seed 0, workers 2: failed: IndexError: out of range; seed 0, workers 0: the loss moved by 0.012"
+    )
+    assert "≈" in markdown.render(board)
+    assert r"$^{\mathrm{m}}$" in latex.render(board)
 
 
 def test_every_format_has_the_marks(tmp_path: Path) -> None:
