@@ -179,6 +179,11 @@ class _Whisker:
         share = (value - self.low) / span if span > 0 else 0.5
         return round(3 + 94 * min(1.0, max(0.0, share)), 1)
 
+    def beyond(self, value: float | None) -> int:
+        """-1 or 1 for a value left or right of the line, which a trivial row's may be."""
+        span = self.high - self.low
+        return 0 if value is None else int(value > self.high + 0.03 * span) - int(value < self.low - 0.03 * span)
+
 
 def sort_key(cell: Cell, column: Column) -> str:
     """What a score sorts by: higher is better; empty where there is none."""

@@ -108,6 +108,46 @@ def test_it_sorts_by_clicks_and_keys(tab: Any) -> None:
     assert sizes == sorted(sizes)
 
 
+def test_bars_have_ends_and_say_what_is_beyond_them(tab: Any) -> None:
+    rows = tab.locator("#cells tr.cell", has_text="listops")
+    ends = rows.locator("small.ends").evaluate_all("a => a.map((e) => [...e.children].map((c) => Number(c.innerText)))")
+    assert len({tuple(pair) for pair in ends}) == 1  # one axis for a task
+    [low, high] = ends[0]
+    dots = rows.locator("svg").evaluate_all(
+        "a => a.map((s) => Number(s.querySelector('.dot')?.getAttribute('x1') ?? -1))"
+    )
+    scores = [float(b) for b in rows.locator("td.score b").all_inner_texts()]
+    for dot, score in zip(dots, scores, strict=True):
+        assert (dot == -1) == (score < low)
+        if dot >= 0:
+            assert abs(dot - (3 + 94 * (score - low) / (high - low))) < 0.5
+    assert rows.filter(has_text="majority").locator("path.beyond").get_attribute("d").startswith("M9 2L1 7")
+
+
+def test_data_and_notes_are_filtered_with_their_task(tab: Any) -> None:
+    assert tab.locator("#splits tbody tr:visible").count() == 4
+    tab.select_option("#filter-task", label="stsb")
+    assert tab.locator("#splits tbody tr:visible").all_inner_texts()[0].split() == [
+        "stsb",
+        "test",
+        "150",
+        "1350",
+        "0",
+        "0",
+    ]
+    assert tab.locator("#splits tbody tr:visible, #splits ul:visible").count() == 1
+
+
+def test_names_of_floors_do_not_cover_each_other(browser: Any, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    made.write(results, encoder="lstm", value=0.9)
+    for encoder, value in (("majority", 0.100), ("random", 0.104), ("third", 0.4)):
+        made.write(results, encoder=encoder, family="trivial", value=value, parameters=0)
+    for tab in opened(browser, write(results, tmp_path / "index.html")):
+        assert tab.locator("#scatter .floorname").all_text_contents() == ["third", "random, majority"]
+        assert tab.locator("#scatter .floorline").count() == 3
+
+
 def test_it_filters(tab: Any) -> None:
     assert len(labels(tab, "cells")) == 28
     tab.select_option("#filter-family", "recurrent")
