@@ -19,7 +19,7 @@ from seqbench.predictions import array_sha256
 from seqbench.record import Code, DataFile, Environment, SplitFacts
 
 if TYPE_CHECKING:  # a board asks for versions, without torch
-    from tasks.base import Accounting, Task
+    from tasks.base import Task
     from tasks.data.base import DataSet, Example
 
 PACKAGES = (  # the direct dependencies, as in pyproject.toml (a test holds them equal)
@@ -147,18 +147,23 @@ def data_files(data: DataSet) -> list[DataFile]:
 
 
 def split_facts(task: Task) -> dict[str, SplitFacts]:
-    """Counts and checksum of every split."""
+    """Counts and checksum of every split, and how many of its rows read what stands in train, too."""
     facts = {}
-    for split, examples in task.examples.items():
-        account: Accounting = task.accounting(split)
+    seen: set[int] = set()  # of train: hashes of what is read
+    for split in sorted(task.examples, key=lambda split: split != "train"):
+        examples, account = task.examples[split], task.accounting(split)
+        checksum, inputs = _read_through(examples)
+        if split == "train":
+            seen = set(inputs)
         facts[split] = SplitFacts(
             examples=account.examples,
             positions=account.positions,
             truncated=account.truncated,
             dropped=account.dropped,
-            sha256=examples_sha256(examples),
+            sha256=checksum,
+            in_train=len(inputs) - len(seen) if split == "train" else sum(each in seen for each in inputs),
         )
-    return facts
+    return {split: facts[split] for split in task.examples}
 
 
 def examples_sha256(examples: Sequence[Example]) -> str:
@@ -166,13 +171,23 @@ def examples_sha256(examples: Sequence[Example]) -> str:
 
     Arrays stand there as checksum of type, shape and numbers.
     """
-    total = hashlib.sha256()
+    return _read_through(examples)[0]
+
+
+def _read_through(examples: Sequence[Example]) -> tuple[str, list[int]]:
+    """The checksum of examples, and of each a hash (of this process alone) of its source and streams."""
+    total, inputs = hashlib.sha256(), []
     for i in range(len(examples)):
         example = examples[i]
-        content = {"source": example.source, "target": example.target, "streams": dict(example.streams)}
-        line = json.dumps(content, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=_canonical)
-        total.update(line.encode() + b"\n")
-    return total.hexdigest()
+        given = f'"source":{canonical(example.source)},"streams":{canonical(dict(example.streams))}'
+        total.update(f'{{{given},"target":{canonical(example.target)}}}\n'.encode())
+        inputs.append(hash(given))
+    return total.hexdigest(), inputs
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON of a source, a target or streams: keys sorted, no spaces, arrays by their checksum."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=_canonical)
 
 
 def _canonical(value: Any) -> Any:

@@ -32,6 +32,9 @@ class SplitFacts(_Part):
     truncated: int
     dropped: int
     sha256: str = Field(description="of the examples' canonical JSON")
+    in_train: int | None = Field(
+        default=None, description="rows whose source stands in train, too; of train itself, rows that come again"
+    )
 
 
 class TaskFacts(_Part):

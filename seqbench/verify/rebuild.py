@@ -107,7 +107,9 @@ def _check_splits(record: Record, task: Task) -> list[str]:
                 f" ({then.examples:,} and {here.examples:,} examples)"
             )
         elif then != here:
-            fields = [name for name in type(then).model_fields if getattr(then, name) != getattr(here, name)]
+            fields = [
+                name for name in type(then).model_fields if getattr(then, name) not in (None, getattr(here, name))
+            ]
             counts += [f"split {split}: {name} {getattr(then, name)} -> {getattr(here, name)}" for name in fields]
     if others:
         raise Impossible(others[0] + _more(others), others)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from seqbench import calibration, cli, data_command, leaderboard
+from seqbench import calibration, cli, data_command, leaderboard, leakage_command
 from seqbench.verify import command as verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +48,7 @@ def commands() -> list[str]:
 
 def test_there_are_commands_of_each_kind() -> None:
     heads = {" ".join(line.split()[:2]) for line in commands()}
-    scripts = {f"python scripts/{name}.py" for name in ("train", "leaderboard", "data", "verify")}
+    scripts = {f"python scripts/{name}.py" for name in ("train", "leaderboard", "data", "verify", "leakage")}
     assert heads >= scripts | {"make quickstart", "make test"}
 
 
@@ -86,6 +86,9 @@ def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeyp
         assert cli.main(["encoder=majority", "task=digits", *SHORT]) == 0, "a board needs a record"
         assert leaderboard.main(arguments) == 0
         assert list(place.rglob("index.html"))
+    elif script.stem == "leakage":
+        assert leakage_command.main(arguments) == 0
+        assert list((place / "results" / "leakage").glob("*.json"))
     elif script.stem == "verify":
         study = [word for word in arguments if word.startswith("study=")]
         run = ["-m", *study, "task=digits"] if study else ["task=digits"]
