@@ -86,6 +86,7 @@ byId("cells").addEventListener("click", (event) => {
 function redraw() {
   drawScatter(data, visible);
   drawCurves(data, visible);
+  drawProfiles(data, visible);
 }
 for (const id of ["scatter-task", "scatter-cost", "scatter-machine", "scatter-log"]) byId(id).addEventListener("input", () => drawScatter(data, visible));
 for (const id of ["curves-task", "curves-kind", "curves-axis"]) byId(id).addEventListener("input", () => drawCurves(data, visible));

@@ -15,7 +15,19 @@ FIELDS = (
     *("board", "task", "column", "kind", "modality", "metric", "best", "unit", "encoder", "row", "family", "state"),
     *("mean", "low", "high", "confidence", "basis", "is_best", "in_best_group", "seeds", "examples"),
     *("tokens", "truncated", "dropped", "marks", "mark_notes"),
-    *("failed", "not_run", "failures", "other_metrics", "mean_rank", "win_rate", "tasks"),
+    *(
+        "failed",
+        "not_run",
+        "failures",
+        "other_metrics",
+        "mean_rank",
+        "mean_rank_low",
+        "mean_rank_high",
+        "win_rate",
+        "win_rate_low",
+    ),
+    *("win_rate_high", "iqm", "iqm_low", "iqm_high", "iqm_tasks"),
+    *("rank_notes", "tasks", "p_to_best", "places"),
     *("machine_class", *(cost.key for cost in COSTS), "costs_on_other_machines"),
 )
 
@@ -77,11 +89,24 @@ def _line(board: Board, column: Column, row: Row, cell: Cell) -> dict[str, Any]:
         "other_metrics": json.dumps({k: v for k, v in cell.metrics.items() if k != column.metric}, sort_keys=True),
         "mean_rank": row.mean_rank,
         "win_rate": row.win_rate,
+        **_ends("mean_rank", row.rank_interval),
+        **_ends("win_rate", row.win_interval),
+        "iqm": row.iqm,
+        **_ends("iqm", row.iqm_interval),
+        "iqm_tasks": row.iqm_tasks,
+        "rank_notes": "; ".join(row.told),
+        "p_to_best": cell.p,
+        "places": None if cell.places is None else f"{cell.places[0]} to {cell.places[1]}",
         "tasks": row.tasks,
         "machine_class": main.machine if main else None,
         **{cost.key: main.values[cost.key] if main else None for cost in COSTS},
         "costs_on_other_machines": json.dumps(others, sort_keys=True) if others else None,
     }
+
+
+def _ends(name: str, ends: tuple[float, float] | None) -> dict[str, float | None]:
+    low, high = ends if ends is not None else (None, None)
+    return {f"{name}_low": low, f"{name}_high": high}
 
 
 def _safe(value: Any) -> Any:

@@ -37,11 +37,17 @@ def escape(value: str) -> str:
 
 
 def _summary(board: Board) -> str:
-    heads = ["Encoder", *(_head(column) for column in board.columns), r"Rank $\downarrow$", r"Wins $\uparrow$"]
+    heads = [
+        "Encoder",
+        *(_head(column) for column in board.columns),
+        r"Rank $\downarrow$",
+        r"Wins $\uparrow$",
+        r"IQM $\uparrow$",
+    ]
     lines = []
     for row in board.rows:
         cells = [_score(board.cell(row, column), column) for column in board.columns]
-        ranks = [escape(words.rank(row, len(board.columns))), escape(words.wins(row))]
+        ranks = [escape(words.rank(row, len(board.columns))), escape(words.wins(row)), escape(words.iqm(row))]
         lines.append((row.trivial, [_name(row), *cells, *ranks]))
     legend = "".join(f" {kind.letter}: {kind.meaning}." for kind in words.legend(board).values())
     caption = f"{escape(board.title)}. {escape(words.method(board) + legend)}"

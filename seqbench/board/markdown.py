@@ -45,14 +45,14 @@ def escape(value: str) -> str:
 
 def _summary(board: Board) -> str:
     heads = [f"{escape(c.label)} {c.metric and escape(_metric(c))}".strip() for c in board.columns]
-    table = [["encoder", *heads, "mean rank ↓", "win rate ↑"]]
+    table = [["encoder", *heads, "mean rank ↓", "win rate, % ↑", "IQM, % ↑"]]
     for row in board.rows:
         cells = [
             _bold(_text(words.score(cell, c), cell), cell) + words.signs(cell)
             for c in board.columns
             for cell in [board.cell(row, c)]
         ]
-        table.append([_name(row), *cells, words.rank(row, len(board.columns)), words.wins(row)])
+        table.append([_name(row), *cells, words.rank(row, len(board.columns)), words.wins(row), words.iqm(row)])
     return _table(table)
 
 

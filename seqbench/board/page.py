@@ -14,15 +14,17 @@ from typing import Any
 from urllib.parse import quote
 
 import jinja2
+import numpy as np
 import yaml
 
 from seqbench.board import text, words
+from seqbench.board.aggregates import LEVELS
 from seqbench.board.costs import COSTS
 from seqbench.board.curves import curve, limit_for
 from seqbench.board.model import Board, Cell, Column, Run
 
 HERE = Path(__file__).parent
-SCRIPTS = ("svg.js", "scatter.js", "curves.js", "details.js", "board.js")  # inlined in this order
+SCRIPTS = ("svg.js", "scatter.js", "curves.js", "profiles.js", "details.js", "board.js")  # inlined in this order
 REPEATED = ("code", "environment", "data", "splits")  # the same in many records, embedded once
 
 
@@ -33,7 +35,8 @@ def render(board: Board, *, out: Path) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    template = environment.from_string((HERE / "template.html.jinja").read_text())
+    environment.loader = jinja2.FileSystemLoader(HERE)
+    template = environment.get_template("template.html.jinja")
     return template.render(
         board=board,
         words=words,
@@ -64,6 +67,15 @@ def payload(board: Board, *, out: Path) -> dict[str, Any]:
     return {
         "columns": [_column(column) for column in board.columns],
         "rows": [{"label": r.label, "family": r.family, "trivial": r.trivial} for r in board.rows],
+        "levels": [round(float(level), 6) for level in LEVELS],
+        "profiles": [
+            {
+                "row": rows[row.id],
+                **{name: np.round(getattr(row.profile, name), 4).tolist() for name in ("share", "low", "high")},
+            }
+            for row in board.rows
+            if row.profile is not None
+        ],
         "cells": [
             {
                 "row": rows[cell.row],

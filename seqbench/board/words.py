@@ -15,7 +15,8 @@ def score(cell: Cell, column: Column, *, interval: bool = True) -> str:
     if cell.mean is None:
         return absence(cell)
     bounds = column.scale.interval(cell.low, cell.high) if interval else ""
-    return f"{column.scale.number(cell.mean)} {bounds}".strip()
+    some = f"({seeds(cell)} seeds)" if cell.failures else ""
+    return " ".join(part for part in (column.scale.number(cell.mean), bounds, some) if part)
 
 
 def absence(cell: Cell) -> str:

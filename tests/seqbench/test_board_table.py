@@ -350,3 +350,56 @@ def test_distinctions_are_short_and_distinct() -> None:
     assert "encoder.depth=" in texts[0]
     long = [{"encoder.path": f"{'x' * 40}{i}{'y' * 40}"} for i in range(2)]
     assert len(set(identity.distinctions(long))) == 2
+
+
+def test_a_row_that_failed_ranks_last_and_says_so(board: Board) -> None:
+    rows = {row.label: row for row in board.rows}
+    broken = rows["encoder_decoder"]  # no run on ETTh1 has finished
+    assert (broken.partial, broken.told) == (False, ("1 failed",))
+    rivals = sum(cell(board, row.id, "etth1").mean is not None for row in board.rows if not row.trivial)
+    ranks = []
+    for column in ("atis_slots", "listops", "stsb"):
+        means = [cell(board, row.id, column).mean for row in board.rows if not row.trivial]
+        mine = cell(board, "encoder_decoder", column).mean
+        assert mine is not None
+        ranks.append(1 + sum(mean > mine for mean in means if mean is not None))
+    assert broken.mean_rank == pytest.approx((sum(ranks) + rivals + 1) / 4)
+    assert rows["lstm"].told == ("seeds failed on 1",)
+    assert rows["encoder_only (depth=6)"].partial
+    order = [row.partial for row in board.rows if not row.trivial]
+    assert order == sorted(order)  # rows without a place in some task stand below
+
+
+def test_every_aggregate_has_its_interval(board: Board) -> None:
+    row = next(row for row in board.rows if row.label == "encoder_only (depth=2)")
+    for value, ends in (
+        (row.mean_rank, row.rank_interval),
+        (row.win_rate, row.win_interval),
+        (row.iqm, row.iqm_interval),
+    ):
+        assert value is not None
+        assert ends is not None
+        assert ends[0] <= value <= ends[1]
+    assert row.iqm_tasks == 3  # STS-B's trivial row has no score
+    assert any("for want of a trivial row: stsb" in notice for notice in board.notices)
+
+
+def test_races_with_other_precision_clipping_or_accumulation_are_told(tmp_path: Path) -> None:
+    made.write(tmp_path, encoder="lstm")
+    made.write(tmp_path, encoder="gru", trainer__precision="bf16-mixed", trainer__clip=None, trainer__accumulate=4)
+    made.write(tmp_path, encoder="tcn", trainer__workers=3)  # where it runs is no part of the race
+    notices = board_of(tmp_path).columns[0].notices
+    for key in ("precision", "clip", "accumulate"):
+        assert any(f"trainer.{key} is not the same" in notice for notice in notices), (key, notices)
+    assert not any("workers" in notice for notice in notices)
+
+
+def test_many_equal_rows_are_seldom_told_apart(tmp_path: Path) -> None:
+    draw = np.random.default_rng(12)
+    for row in range(6):
+        for seed in range(3):
+            values = np.random.default_rng(3).normal(size=100) + draw.normal(size=100) + 0.3 * draw.normal()
+            made.write(tmp_path, task="etth1", encoder=f"e{row}", seed=seed, statistics={"value": values})
+    board = board_of(tmp_path)
+    assert board.comparisons == 15
+    assert all(found.tied and found.places == (1, 6) for found in board.cells.values())
