@@ -72,6 +72,7 @@ class Task(nn.Module, ABC):
     needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]  # Decoder, for a task that generates
     needs_causal: ClassVar[bool] = False  # True, for language modelling
     needs_all_positions: ClassVar[bool] = False  # True where each position has its own target: no patches
+    feeds_streams: ClassVar[bool] = False  # True where named streams of the data set reach the encoder
     rules: ClassVar[frozenset[str]] = frozenset()  # trivial predictors that `trivial` knows
 
     spec: InputSpec  # set by setup()
@@ -80,6 +81,11 @@ class Task(nn.Module, ABC):
         super().__init__()
         if not metrics:
             raise ValueError("metrics: a task needs at least one; the first is its headline")
+        if data.streams and not self.feeds_streams:
+            raise ValueError(
+                f"data: gives the streams {', '.join(sorted(data.streams))}, {type(self).__name__} feeds none;"
+                " take them out of task.data"
+            )
         self.data = data
         self.metrics = list(metrics)
         self.examples: dict[str, Sequence[Example]] = {}

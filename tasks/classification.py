@@ -21,6 +21,7 @@ from tasks.base import Accounting, Batch, Output, Task
 from tasks.data.base import SPLITS, DataError, DataSet
 from tasks.metrics.base import Metric
 from tasks.readout import auxiliary, linear, pool, resolve
+from tasks.streams import Streams
 from tasks.tokenizers import Tokenizer
 
 
@@ -42,6 +43,7 @@ class Classification(Task):
     for a class that training does not have, and for a training split of one class.
     """
 
+    feeds_streams = True
     rules = frozenset({"majority", "random"})
 
     def __init__(
@@ -57,29 +59,33 @@ class Classification(Task):
         super().__init__(data=data, metrics=metrics)
         self.tokenizer, self.max_length = tokenizer, max_length
         self.readout, self.label_smoothing = readout, label_smoothing
+        self.streams = Streams(data.streams, max_length)
         self.classes: list[Any] = []
         self.sources: dict[str, sources.Sources] = {}
         self.labels: dict[str, NDArray[np.int64]] = {}
 
     def outline(self) -> InputSpec:
         """Length as configured; vocabulary or channels are stand-ins."""
-        return sources.outline(self.tokenizer, self.max_length)
+        return sources.outline(self.tokenizer, self.max_length, self.streams)
 
     def prepare(self) -> None:
         """Vocabulary and classes from the training split; ids and labels of all three."""
         if self.tokenizer is not None:
             self.tokenizer.fit([text for example in self.examples["train"] for text in sources.texts(example.source)])
         self.classes = class_names([example.target for example in self.examples["train"]])
+        self.streams.fit(self.examples["train"])
         places = {name: k for k, name in enumerate(self.classes)}
         for split in SPLITS:
-            self.sources[split] = sources.encode(self.examples[split], self.tokenizer, self.max_length, split)
+            self.sources[split] = sources.encode(
+                self.examples[split], self.tokenizer, self.max_length, split, self.streams
+            )
             labels = np.zeros(len(self.examples[split]), dtype=np.int64)
             for row, example in enumerate(self.examples[split]):
                 if example.target not in places:
                     raise DataError(_unseen(example.target, self.classes, example.place(split, row)))
                 labels[row] = places[example.target]
             self.labels[split] = labels
-        self.spec = sources.spec(self.tokenizer, self.max_length, self.sources["train"])
+        self.spec = sources.spec(self.tokenizer, self.max_length, self.sources["train"], self.streams)
 
     def attach(self, encoder: Encoder) -> None:
         """A linear layer (D -> K) over the pooled states."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from tasks.data.base import SPLITS, DataError, DataSet, Example
 from tasks.metrics.base import Metric
 from tasks.padding import Ragged
 from tasks.readout import auxiliary, linear
+from tasks.streams import Streams
 from tasks.tokenizers import Tokenizer
 
 IGNORE = -100  # no target: F.cross_entropy leaves it out
@@ -48,6 +49,7 @@ class Labelling(Task):
     """
 
     needs_all_positions = True
+    feeds_streams = True
     rules = frozenset({"majority", "random"})
 
     def __init__(
@@ -60,6 +62,8 @@ class Labelling(Task):
     ) -> None:
         super().__init__(data=data, metrics=metrics)
         self.tokenizer, self.max_length = tokenizer, max_length
+        self.streams = Streams(data.streams, max_length)
+        self.further: dict[str, dict[str, Ragged]] = {}  # split -> values of each stream by position
         self.tags: list[Any] = []
         self.rows: dict[str, Ragged] = {}
         self.labels: dict[str, Ragged] = {}
@@ -68,7 +72,7 @@ class Labelling(Task):
 
     def outline(self) -> InputSpec:
         """Length as configured; the vocabulary is a stand-in."""
-        return sources.outline(self.tokenizer, self.max_length)
+        return sources.outline(self.tokenizer, self.max_length, self.streams)
 
     def prepare(self) -> None:
         """Vocabulary and tags from the training split; ids, labels and first pieces of all three."""
@@ -76,6 +80,7 @@ class Labelling(Task):
             for row, example in enumerate(self.examples[split]):
                 _check(example, split, row)
         self.tokenizer.fit([example.source for example in self.examples["train"]])
+        self.streams.fit(self.examples["train"])
         counts = _counts(self.examples["train"])
         kinds = {type(tag) for tag in counts}
         if len(counts) < 2 or len(kinds) != 1:
@@ -89,7 +94,10 @@ class Labelling(Task):
         for split in SPLITS:
             self._encode(split)
         self.spec = InputSpec(
-            max_length=self.max_length, vocab_size=self.tokenizer.vocab_size, vocabulary=self.tokenizer.vocabulary
+            max_length=self.max_length,
+            vocab_size=self.tokenizer.vocab_size,
+            vocabulary=self.tokenizer.vocabulary,
+            streams=self.streams.specs(),
         )
 
     def _encode(self, split: str) -> None:
@@ -97,7 +105,7 @@ class Labelling(Task):
         encoded = self.tokenizer.encode([example.source for example in examples])
         frame, unknown = self.tokenizer.frame(1), np.array([self.tokenizer.specials.unk])
         room = frame.room(self.max_length)
-        ids, labels, firsts = [], [], []
+        ids, labels, firsts, words = [], [], [], []
         for example, one in zip(examples, encoded, strict=True):
             cut = frame.filled(-1).around(one.words[:room])
             word, at = np.unique(cut, return_index=True)  # the first piece of each word, and of -1
@@ -107,9 +115,11 @@ class Labelling(Task):
             label[first[first >= 0]] = self._places(example.target)[first >= 0]
             ids.append(frame.around(one.ids[:room]) if len(cut) else unknown)
             labels.append(label)
+            words.append(cut if len(cut) else sources.NO_WORDS)
             firsts.append(first)
         self.rows[split], self.labels[split] = Ragged(ids, np.int64), Ragged(labels, np.int64)
         self.first[split] = Ragged(firsts, np.int64)
+        self.further[split] = self.streams.encode(examples, words, split)
         self.truncated[split] = sum(len(one.ids) > room for one in encoded)
 
     def _places(self, target: Any) -> NDArray[np.int64]:
@@ -130,7 +140,10 @@ class Labelling(Task):
         """Sources, labels and first pieces, padded."""
         return TaggedSequences(
             index=torch.from_numpy(rows),
-            source=self.rows[split].sequences(rows),
+            source=replace(
+                self.rows[split].sequences(rows),
+                streams={name: stream.sequences(rows) for name, stream in self.further[split].items()},
+            ),
             label=self.labels[split].tensor(rows, IGNORE),
             first=self.first[split].tensor(rows, -1),
             words=torch.from_numpy(self.first[split].lengths[rows]),
@@ -199,5 +212,3 @@ def _check(example: Example, split: str, row: int) -> None:
         raise DataError(f"{place}: {len(example.source)} words and {len(example.target)} tags")
     if not len(example.source):
         raise DataError(f"{place}: has no words")
-    if example.streams:
-        raise DataError(f"{place}: has streams {sorted(example.streams)}; labelling feeds none")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 from encoders.base import InputSpec, Sequences
 from tasks.data.base import DataError, Example
 from tasks.padding import Ragged
+from tasks.streams import Streams
 from tasks.tokenizers import Tokenizer
+
+NO_WORDS = np.array([-1])  # words of a row that has none
 
 STAND_IN = 64  # vocabulary or channels of an outline, before data is read
 
@@ -24,55 +27,73 @@ class Sources:
 
     rows: Ragged  # ids (L,) int64 or channels (L, C) float32
     truncated: int  # rows that were cut to max_length
+    streams: dict[str, Ragged] = field(default_factory=dict)  # the data set's own, beside each position
     types: Ragged | None = None  # of joined pairs, for a tokeniser with segments: (L,) 0 for the first text, then 1
 
     def sequences(self, rows: NDArray[np.int64]) -> Sequences:
         """Rows by number as what an encoder reads, (B, L)."""
         found = self.rows.sequences(rows)
-        return found if self.types is None else replace(found, streams={"type": self.types.sequences(rows)})
+        every = self.streams | ({} if self.types is None else {"type": self.types})
+        return replace(found, streams={name: stream.sequences(rows) for name, stream in every.items()})
 
 
-def outline(tokenizer: Tokenizer | None, max_length: int) -> InputSpec:
+def outline(tokenizer: Tokenizer | None, max_length: int, streams: Streams | None = None) -> InputSpec:
     """A spec with stand-ins, for Task.outline."""
+    further = streams.outline() if streams else {}
     if tokenizer is None:
-        return InputSpec(max_length=max_length, channels=STAND_IN)
-    return InputSpec(max_length=max_length, vocab_size=STAND_IN)
+        return InputSpec(max_length=max_length, channels=STAND_IN, streams=further)
+    return InputSpec(max_length=max_length, vocab_size=STAND_IN, streams=further)
 
 
-def spec(tokenizer: Tokenizer | None, max_length: int, sources: Sources) -> InputSpec:
+def spec(tokenizer: Tokenizer | None, max_length: int, sources: Sources, streams: Streams | None = None) -> InputSpec:
     """The spec of what is fed, once the training split is read."""
+    further = streams.specs() if streams else {}
     if tokenizer is None:
-        return InputSpec(max_length=max_length, channels=sources.rows.values.shape[1])
-    streams = {} if sources.types is None else {"type": InputSpec(max_length=max_length, vocab_size=2)}
+        return InputSpec(max_length=max_length, channels=sources.rows.values.shape[1], streams=further)
+    further |= {} if sources.types is None else {"type": InputSpec(max_length=max_length, vocab_size=2)}
     return InputSpec(
-        max_length=max_length, vocab_size=tokenizer.vocab_size, vocabulary=tokenizer.vocabulary, streams=streams
+        max_length=max_length, vocab_size=tokenizer.vocab_size, vocabulary=tokenizer.vocabulary, streams=further
     )
 
 
-def encode(examples: Sequence[Example], tokenizer: Tokenizer | None, max_length: int, split: str) -> Sources:
+def encode(
+    examples: Sequence[Example],
+    tokenizer: Tokenizer | None,
+    max_length: int,
+    split: str,
+    streams: Streams | None = None,
+) -> Sources:
     """Sources cut to `max_length` positions (the first ones stay), with a count of those cut.
 
     A pair of texts is joined into one row, see `join`. An empty text is one unknown piece, so that every row has a
     real position. Raises DataError for channels that are empty, not (L, C), not finite or of unequal C, for text
-    without a tokeniser, and for streams, which these kinds don't feed.
+    without a tokeniser, and for examples whose streams aren't those of `streams`.
     """
-    for row, example in enumerate(examples):
-        if example.streams:
-            raise DataError(f"{split} row {row}: has streams {sorted(example.streams)}; this task feeds none")
+    streams = streams or Streams({}, max_length)
     if tokenizer is not None:
         if any(isinstance(example.source, tuple) for example in examples):
+            streams.encode(examples, [NO_WORDS] * len(examples), split)  # a pair has none
             return join([example.source for example in examples], tokenizer, max_length, split)
         frame = tokenizer.frame(1)
         room = frame.room(max_length)
-        ids = [one.ids for one in tokenizer.encode([example.source for example in examples])]
-        rows = Ragged((_or_unknown(frame.around(one[:room]), tokenizer) for one in ids), np.int64)
-        return Sources(rows=rows, truncated=sum(len(one) > room for one in ids))
+        encoded = tokenizer.encode([example.source for example in examples])
+        rows = Ragged((_or_unknown(frame.around(one.ids[:room]), tokenizer) for one in encoded), np.int64)
+        words = [_or_none(frame.filled(-1).around(one.words[:room])) for one in encoded]
+        return Sources(
+            rows=rows,
+            truncated=sum(len(one.ids) > room for one in encoded),
+            streams=streams.encode(examples, words, split),
+        )
     arrays = [_channels(example.source, split, row) for row, example in enumerate(examples)]
     widths = {array.shape[1] for array in arrays}
     if len(widths) > 1:
         raise DataError(f"{split}: rows have unequal numbers of channels: {sorted(widths)}")
     truncated = sum(len(array) > max_length for array in arrays)
-    return Sources(rows=Ragged((array[:max_length] for array in arrays), np.float32), truncated=truncated)
+    return Sources(
+        rows=Ragged((array[:max_length] for array in arrays), np.float32),
+        truncated=truncated,
+        streams=streams.encode(examples, [np.arange(min(len(array), max_length)) for array in arrays], split),
+    )
 
 
 def texts(source: Any) -> tuple[Any, ...]:
@@ -117,6 +138,10 @@ def shares(left: int, right: int, room: int) -> tuple[int, int]:
 
 def _or_unknown(ids: NDArray[np.int64], tokenizer: Tokenizer) -> NDArray[np.int64]:
     return ids if len(ids) else np.array([tokenizer.specials.unk])
+
+
+def _or_none(words: NDArray[np.int64]) -> NDArray[np.int64]:
+    return words if len(words) else NO_WORDS
 
 
 def _channels(source: object, split: str, row: int) -> np.ndarray:

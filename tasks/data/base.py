@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 SPLITS = ("train", "valid", "test")
@@ -33,6 +34,26 @@ class Example:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Stream:
+    """What a named stream holds beside the source, a value for each word or position of it (part of speech, time gap).
+
+    `vocab_size`: ids, 0 to one less; `channels`: that many numbers; neither: names, numbered as training has them.
+    """
+
+    vocab_size: int | None = None
+    channels: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.vocab_size is not None and self.channels is not None:
+            raise ValueError("Stream: set vocab_size or channels, not both")
+
+    @property
+    def holds_names(self) -> bool:
+        """Whether it holds names."""
+        return self.vocab_size is None and self.channels is None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class FileFact:
     """Where bytes come from: one file, or one generator with its parameters (url then says `generated:<name>`)."""
 
@@ -47,6 +68,7 @@ class DataSet(ABC):
 
     version: ClassVar[int] = 1  # goes up whenever the examples change
     overlap: ClassVar[str] = ""  # why splits may share examples, where they do; "" promises that they share none
+    streams: Mapping[str, Stream] = MappingProxyType({})  # what every example has in `streams`, known without reading
     modality: str  # text, code, items, time series, speech, image, synthetic, ... : a filter of the board
 
     @abstractmethod

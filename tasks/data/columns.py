@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tasks.data.base import DataError, Example
+from tasks.data.base import DataError, Example, Stream
 
 SourceType = Literal["text", "words"]
 TargetType = Literal["text", "words", "number"]
@@ -16,8 +16,9 @@ TargetType = Literal["text", "words", "number"]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns are the source (several: a tuple of texts, such as a pair of sentences) and the target.
+    """Which columns are the source (several: a tuple of texts, such as a pair of sentences), the target and streams.
 
+    A stream is a list as long as the source has words: of names (`streams`) or of numbers (`number_streams`), by name.
     `text` is str; `words` a list of str, from a list in the data or else split at white space; `number` a float.
     """
 
@@ -25,26 +26,46 @@ class Columns:
     target: str
     source_type: SourceType
     target_type: TargetType
+    streams: Mapping[str, str] = field(default_factory=dict)  # name -> column of names
+    number_streams: Mapping[str, str] = field(default_factory=dict)  # name -> column of numbers
 
     @classmethod
-    def of(cls, columns: Mapping[str, str | list[str]], source_type: SourceType, target_type: TargetType) -> Columns:
-        """From the config's `columns: {source: ..., target: ...}`. Raises ValueError that names the key."""
-        if set(columns) != {"source", "target"}:
-            raise ValueError(f"columns: needs the keys source and target, got {', '.join(sorted(columns)) or 'none'}")
+    def of(cls, columns: Mapping[str, Any], source_type: SourceType, target_type: TargetType) -> Columns:
+        """From the config's `columns: {source: ..., target: ...}`, which may have `streams: {name: column}` and
+        `number_streams: {name: column}`, too. Raises ValueError that names the key.
+        """
+        if set(columns) - {"streams", "number_streams"} != {"source", "target"}:
+            raise ValueError(
+                f"columns: needs the keys source and target (and may have streams and number_streams), got"
+                f" {', '.join(sorted(columns)) or 'none'}"
+            )
+        streams, numbers = columns.get("streams", {}), columns.get("number_streams", {})
+        if not isinstance(streams, Mapping) or not isinstance(numbers, Mapping) or set(streams) & set(numbers):
+            raise ValueError("columns: streams and number_streams are each {name: column}, without a name in both")
+        if (streams or numbers) and source_type != "words":
+            raise ValueError("source_type: streams go with words; set it to words")
         source, target = columns["source"], columns["target"]
         sources = (source,) if isinstance(source, str) else tuple(source)
         if not sources or not isinstance(target, str):
             raise ValueError(f"columns: source is one name or a list of names, target one name; got {dict(columns)}")
-        return cls(sources, target, source_type, target_type)
+        return cls(sources, target, source_type, target_type, dict(streams), dict(numbers))
+
+    @property
+    def declared(self) -> dict[str, Stream]:
+        """The streams, as a data set declares them."""
+        return dict.fromkeys(self.streams, Stream()) | dict.fromkeys(self.number_streams, Stream(channels=1))
 
     @property
     def names(self) -> tuple[str, ...]:
         """All columns that are read."""
-        return (*self.source, self.target)
+        return (*self.source, self.target, *self.streams.values(), *self.number_streams.values())
 
     def check(self, present: Sequence[str], where: str) -> None:
         """Raise DataError for a column that isn't there, or is there twice."""
-        for role, name in [*(("source", name) for name in self.source), ("target", self.target)]:
+        roles = [*(("source", name) for name in self.source), ("target", self.target)]
+        roles += [(f"streams.{role}", name) for role, name in self.streams.items()]
+        roles += [(f"number_streams.{role}", name) for role, name in self.number_streams.items()]
+        for role, name in roles:
             if present.count(name) == 1:
                 continue
             if name in present:
@@ -60,7 +81,14 @@ class Columns:
         """One row's example. Raises DataError for an empty or unfit value."""
         parts = tuple(_value(row[name], self.source_type, f"{where}, column {name!r}") for name in self.source)
         target = _value(row[self.target], self.target_type, f"{where}, column {self.target!r}")
-        return Example(source=parts[0] if len(parts) == 1 else parts, target=target, where=where)
+        streams: dict[str, Any] = {
+            role: _value(row[name], "words", f"{where}, column {name!r}") for role, name in self.streams.items()
+        }
+        streams |= {
+            role: _numbers(row[name], f"{where}, column {name!r}") for role, name in self.number_streams.items()
+        }
+        source = parts[0] if len(parts) == 1 else parts
+        return Example(source=source, target=target, streams=streams, where=where)
 
 
 def _value(value: Any, kind: TargetType, where: str) -> Any:
@@ -94,6 +122,14 @@ def _number(value: Any, where: str) -> float:
         remedy = "; true and false are classes: task.data.target_type=text" if isinstance(value, bool) else ""
         raise DataError(f"{where}: {value!r:.60} is not a finite number{remedy}")
     return number
+
+
+def _numbers(value: Any, where: str) -> list[float]:
+    """A list in the data, or text that is split at white space."""
+    items = value.split() if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not items:
+        raise DataError(f"{where}: {value!r:.60} is not a list of numbers")
+    return [_number(item, where) for item in items]
 
 
 def _words(value: Any, where: str) -> list[str]:

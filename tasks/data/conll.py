@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from tasks.data.base import DataError, Example, FileFact
+from tasks.data.base import DataError, Example, FileFact, Stream
 from tasks.data.files import existing, facts, text_of
 from tasks.data.shares import OwnData
 
@@ -17,7 +17,7 @@ DOCUMENT = "-DOCSTART-"  # CoNLL-2003: a line of its own before each document
 
 
 class Conll(OwnData):
-    """Source: the words of a sentence; target: its tags, one a word.
+    """Source: the words of a sentence; target: its tags, one a word; `stream_columns`: further columns by name.
 
     Columns are counted from 0, negative ones from the last; every line must have as many as the file's first. Lines
     that begin with `comment` (null: none) are passed over, so are document marks of CoNLL-2003 and, in tab-separated
@@ -35,6 +35,7 @@ class Conll(OwnData):
         test: str | None,
         word_column: int,
         tag_column: int,
+        stream_columns: dict[str, int],
         separator: Literal["space", "tab"],
         comment: str | None,
         valid_share: Annotated[float, Field(ge=0, lt=1)],
@@ -46,6 +47,8 @@ class Conll(OwnData):
         if word_column == tag_column:
             raise ValueError(f"tag_column: {tag_column} is the word's column too")
         self.word_column, self.tag_column = word_column, tag_column
+        self.stream_columns = dict(stream_columns)
+        self.streams = dict.fromkeys(stream_columns, Stream())
         self.separator, self.comment = separator, comment
 
     def identity(self) -> list[FileFact]:
@@ -66,14 +69,16 @@ class Conll(OwnData):
         examples: list[Example] = []
         words: list[str] = []
         tags: list[str] = []
+        further: dict[str, list[str]] = {name: [] for name in self.stream_columns}
         width: int | None = None
         first = 0
         for number, line in enumerate([*text_of(path).split("\n"), ""], 1):
             line = line.rstrip("\r")
             if not line.strip():
                 if words:
-                    examples.append(Example(source=words, target=tags, where=f"{path.name} line {first}"))
-                    words, tags = [], []
+                    where = f"{path.name} line {first}"
+                    examples.append(Example(source=words, target=tags, streams=further, where=where))
+                    words, tags, further = [], [], {name: [] for name in self.stream_columns}
                     if only_first:
                         break
                 continue
@@ -89,6 +94,8 @@ class Conll(OwnData):
             first = first if words else number
             words.append(fields[self.word_column])
             tags.append(fields[self.tag_column])
+            for name, column in self.stream_columns.items():
+                further[name].append(fields[column])
         return examples
 
     def _check(self, fields: list[str], width: int, where: str) -> None:
@@ -96,7 +103,11 @@ class Conll(OwnData):
             raise DataError(
                 f"{where}: {len(fields)} columns, the first line has {width} (task.data.separator={self.separator})"
             )
-        for key, column in (("word_column", self.word_column), ("tag_column", self.tag_column)):
+        for key, column in (
+            ("word_column", self.word_column),
+            ("tag_column", self.tag_column),
+            *((f"stream_columns.{name}", column) for name, column in self.stream_columns.items()),
+        ):
             if not -width <= column < width:
                 raise DataError(f"{where}: task.data.{key}={column}, but the line has {width} columns, counted from 0")
             if not fields[column].strip():

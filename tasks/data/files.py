@@ -26,9 +26,10 @@ Rows = Iterator[tuple[str, Mapping[str, Any]]]  # where it stands, values by col
 class Files(OwnData):
     """One file a split; the suffix tells the format: .csv, .tsv (with a header line), .jsonl, .ndjson, .parquet.
 
-    `columns` names the source (one column, or a list of several) and the target. `delimiter: null` takes the format's
-    own. `quoted: false` reads quotation marks as plain characters, as many TSV files have them. Text is UTF-8 and stays
-    as it is: no word stands for a missing value. `valid` and `test` may be null: see OwnData for the shares.
+    `columns` names the source (one column, or a list of several), the target and any streams (see Columns). `delimiter:
+    null` takes the format's own. `quoted: false` reads quotation marks as plain characters, as many TSV files have
+    them. Text is UTF-8 and stays as it is: no word stands for a missing value. `valid` and `test` may be null: see
+    OwnData for the shares.
     """
 
     paths: ClassVar[frozenset[str]] = frozenset({"train", "valid", "test"})
@@ -39,7 +40,7 @@ class Files(OwnData):
         train: str,
         valid: str | None,
         test: str | None,
-        columns: dict[str, str | list[str]],
+        columns: dict[str, str | list[str] | dict[str, str]],
         source_type: Literal["text", "words"],
         target_type: Literal["text", "words", "number"],
         delimiter: str | None,
@@ -53,6 +54,7 @@ class Files(OwnData):
         if delimiter is not None and len(delimiter) != 1:
             raise ValueError(f"delimiter: one character or null, got {delimiter!r}")
         self.columns = Columns.of(columns, source_type, target_type)
+        self.streams = self.columns.declared
         self.delimiter, self.quoted = delimiter, quoted
 
     def identity(self) -> list[FileFact]:

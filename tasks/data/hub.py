@@ -37,7 +37,7 @@ class Hub(OwnData):
         train: str,
         valid: str | None,
         test: str | None,
-        columns: dict[str, str | list[str]],
+        columns: dict[str, str | list[str] | dict[str, str]],
         source_type: Literal["text", "words"],
         target_type: Literal["text", "words", "number"],
         valid_share: Annotated[float, Field(ge=0, lt=1)],
@@ -48,6 +48,7 @@ class Hub(OwnData):
         super().__init__(places=places, valid_share=valid_share, test_share=test_share, split_seed=split_seed)
         self.path, self.name, self.revision = path, name, revision
         self.columns = Columns.of(columns, source_type, target_type)
+        self.streams = self.columns.declared
 
     @property
     def folder(self) -> Path | None:
