@@ -124,6 +124,67 @@ def check_length(source: Sequences, spec: InputSpec) -> None:
         raise ValueError(f"a source of {length} positions; this encoder was made for at most {spec.max_length}")
 
 
+class ContractError(ValueError):
+    """A class that breaks the contract of encoders; its two lines name the class, what it gave and what is right."""
+
+
+def check_declared(encoder: Encoder) -> None:
+    """Raise ContractError where an encoder does not say what the contract asks of it."""
+    name = type(encoder).__name__
+    dim, causal = getattr(encoder, "dim", None), getattr(encoder, "causal", None)
+    if type(dim) is not int or dim < 1:
+        raise ContractError(
+            f"{name}.dim is {_said(dim)}\nset self.dim in its constructor: the width of its states, 1 or more"
+        )
+    if type(causal) is not bool:
+        raise ContractError(
+            f"{name}.causal is {_said(causal)}\n"
+            "set it to True if a state depends on the positions up to its own alone, else to False"
+        )
+    if not isinstance(encoder.family, str) or not encoder.family:
+        raise ContractError(
+            f'{name}.family is {_said(encoder.family)}\ngive a word for the board, as family = "recurrent"'
+        )
+
+
+def check_states(states: States, encoder: Encoder, source: Sequences) -> None:
+    """Raise ContractError where `encoder(source)` gave something else than the contract says."""
+    call = f"{type(encoder).__name__}.forward"
+    if not isinstance(states, States):
+        raise ContractError(
+            f"{call} gives a {type(states).__name__}\nreturn States(values=..., mask=...) of encoders.base"
+        )
+    rows, length = source.mask.shape
+    number = encoder.num_states(length)
+    for name, right, meant in (
+        ("values", (rows, number, encoder.dim), "(rows, num_states(positions), dim)"),
+        ("mask", (rows, number), "(rows, num_states(positions))"),
+    ):
+        found = getattr(states, name)
+        given = (
+            f"{name} of {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__} as {name}"
+        )
+        if not isinstance(found, Tensor) or tuple(found.shape) != right:
+            raise ContractError(
+                f"{call} gives {given}, for {rows} rows of {length} positions\n{right} is right: {meant}"
+            )
+    if not states.values.is_floating_point() or states.mask.dtype != torch.bool:
+        raise ContractError(
+            f"{call} gives values of {states.values.dtype} and a mask of {states.mask.dtype}\n"
+            "values are floats, and the mask is bool, True at a real state"
+        )
+    if not torch.isfinite(states.values[states.mask]).all():
+        raise ContractError(
+            f"{call} gives NaN or infinite states at real positions, before any training\n"
+            "finite ones are right; look at the first weights, and at divisions by what can be 0"
+        )
+
+
+def _said(value: object) -> str:
+    """What stands in place of a fact."""
+    return "missing" if value is None else repr(value)
+
+
 def positions_of(mask: Tensor) -> Tensor:
     """Position of each entry among the real ones of its row, (B, L) int64; padding repeats the last real one."""
     return (mask.to(torch.int64).cumsum(1) - 1).clamp_min(0)

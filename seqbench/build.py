@@ -6,18 +6,20 @@ import functools
 import importlib
 import inspect
 import re
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from encoders.base import Encoder, InputSpec
+from encoders.base import ContractError, Encoder, InputSpec, check_declared
 from encoders.trivial import Trivial
 from seqbench.compose import CONFIGS
 from seqbench.config import ENCODER, OPTIMIZER, TASK, RunConfig
 from seqbench.errors import ConfigError
 from seqbench.nodes import compose_node
+from seqbench.probe import probe
 from seqbench.schema import Node, forbidden, is_allowed, signature_of
 from tasks.base import Task
 from tasks.data.base import DataError
@@ -35,7 +37,7 @@ def build(node: Any, path: str, allowed: Sequence[str], **runtime: Any) -> Any:
     """The object of a checked node, nested nodes first; lists and mappings of nodes are gone through.
 
     `runtime` holds arguments that the run gives (`spec`): each constructor gets those that it has, nested ones too.
-    A ValueError of a constructor becomes a ConfigError that begins with the key.
+    A ValueError of a constructor becomes a ConfigError that begins with the key, and so does a mistake in its code.
     """
     if isinstance(node, list):
         return [build(item, f"{path}.{i}", allowed, **runtime) for i, item in enumerate(node)]
@@ -53,6 +55,16 @@ def build(node: Any, path: str, allowed: Sequence[str], **runtime: Any) -> Any:
         raise
     except ValueError as error:
         raise ConfigError(_under(path, str(error), given)) from None
+    except (TypeError, AttributeError, LookupError, NameError) as error:
+        raise ConfigError(f"{path}: {node['_target_']} can't be made: {_mistake(error)}") from None
+
+
+def _mistake(error: Exception) -> str:
+    """An error in somebody's code in two lines: what, and where."""
+    *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+    text = " ".join(str(error).split())
+    code = frame.f_code
+    return f"{type(error).__name__}: {text[:300]}\nin {code.co_filename}, line {line}, {code.co_qualname}"
 
 
 def locate(target: str, path: str, allowed: Sequence[str]) -> Any:
@@ -94,7 +106,28 @@ def task_of(node: Node, allowed: Sequence[str]) -> Task:
     task = build(node, "task", allowed)
     if not isinstance(task, Task):
         raise ConfigError(f"task._target_: {node['_target_']} makes a {type(task).__name__}, not a {TASK}")
+    _check_metrics(task)
     return task
+
+
+def _check_metrics(task: Task) -> None:
+    """Raise ConfigError for a metric that does not say what it is, or has the name of another: one would hide it."""
+    names: dict[str, str] = {}
+    for i, metric in enumerate(task.metrics):
+        key, kind = f"task.metrics.{i}", type(metric).__name__
+        name, best = getattr(metric, "name", None), getattr(metric, "best", None)
+        if not isinstance(name, str) or not name:
+            raise ConfigError(
+                f'{key}: {kind}.name is missing\ngive the class one as a board shows it: name = "accuracy"'
+            )
+        if best not in ("max", "min"):
+            raise ConfigError(f'{key}: {kind}.best is {best!r}\nit is "max" where more is better, else "min"')
+        if name in names:
+            raise ConfigError(
+                f"{key}: {kind} has the name {name!r}, as {names[name]} has\n"
+                "a score is known by its metric's name: give one of the two classes another, or leave it out"
+            )
+        names[name] = kind
 
 
 def build_encoder(config: RunConfig, spec: InputSpec) -> Encoder:
@@ -103,10 +136,19 @@ def build_encoder(config: RunConfig, spec: InputSpec) -> Encoder:
 
 
 def encoder_of(node: Node, allowed: Sequence[str], spec: InputSpec) -> Encoder:
-    """The encoder of a checked node, for what a task feeds."""
+    """The encoder of a checked node, for what a task feeds.
+
+    What breaks the contract is a ConfigError: at once where a fact is missing, on a real device (not meta) by probe().
+    """
     encoder = build(node, "encoder", allowed, spec=spec)
     if not isinstance(encoder, Encoder):
         raise ConfigError(f"encoder._target_: {node['_target_']} makes a {type(encoder).__name__}, not an {ENCODER}")
+    try:
+        check_declared(encoder)
+        if not torch.empty(0).is_meta and not isinstance(encoder, Trivial):
+            probe(encoder, spec)
+    except ContractError as error:
+        raise ConfigError(f"encoder._target_: {error}") from None
     return encoder
 
 

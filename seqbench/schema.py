@@ -16,7 +16,7 @@ from seqbench.errors import ConfigError
 from seqbench.explain import explain, join, show
 from seqbench.hints import parts_of
 from seqbench.signature import Signature, Unreadable, read_signature
-from seqbench.source import NoTarget
+from seqbench.source import NoTarget, is_there, suggest
 
 Node = dict[str, Any]
 
@@ -56,6 +56,9 @@ def is_allowed(name: str, allowed: Sequence[str]) -> bool:
 def forbidden(target: str, path: str, allowed: Sequence[str]) -> str:
     """The sentence about a target outside the allowed packages."""
     package = target.split(".")[0]
+    near = suggest(package, sorted({name.split(".")[0] for name in allowed}))
+    if near.startswith(" (") and not is_there(package):  # nothing to trust: a slip of the pen
+        return f"{path}._target_: {target} is not in a package that configs may use ({', '.join(allowed)}){near}"
     return (
         f"{path}._target_: {target} is not in a package that configs may use ({', '.join(allowed)}); "
         f"if you trust it: allowed=[{','.join([*allowed, package])}]"

@@ -47,7 +47,9 @@ def split(target: str) -> tuple[Module, list[str]]:
             return module, parts[size:]
     size = next((n for n in range(len(parts) - 1, 0, -1) if _places(".".join(parts[:n]))), 0)
     if size == 0:
-        raise NoTarget(f"there is no package {parts[0]} on Python's path or in the current directory")
+        near = suggest(parts[0], _here())
+        near = near if near.startswith(" (") else ""  # not all that lies in the current directory
+        raise NoTarget(f"there is no package {parts[0]} on Python's path or in the current directory{near}")
     parent = ".".join(parts[:size])
     raise NoTarget(f"there is no module {parent}.{parts[size]}{suggest(parts[size], _inside(parent), parent + '.')}")
 
@@ -99,6 +101,11 @@ def _absolute(module: Module, node: ast.ImportFrom) -> str:
     return ".".join([*package[: len(package) - up], *([node.module] if node.module else [])])
 
 
+def is_there(package: str) -> bool:
+    """Whether Python, or the current directory, has a package of that name."""
+    return bool(_places(package)) or package in _here()
+
+
 def _places(name: str) -> list[Path]:
     """Files or folders of a module. Only the top package is looked up by Python, which imports nothing."""
     top, *rest = name.split(".")
@@ -117,6 +124,12 @@ def _places(name: str) -> list[Path]:
             files = [folder / "__init__.py", folder.with_name(part + ".py"), folder]
             places += [f for f in files if f.exists()][:1]
     return places
+
+
+def _here() -> list[str]:
+    """Names that a package in the current directory may have, and SeqBench's own."""
+    found = {f.stem for f in Path.cwd().glob("*.py")} | {f.parent.name for f in Path.cwd().glob("*/*.py")}
+    return sorted(found | {"encoders", "tasks"})
 
 
 def _inside(package: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from seqbench.schema import check
 from tests.contract.cases import Case, Kind
 from tests.contract.decoder_checks import checks_of
 from tests.contract.encoder_checks import keys_are_the_arguments
+from tests.contract.test_own import parameters
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "encoders" / "README.md").read_text(encoding="utf-8")
@@ -64,6 +66,22 @@ def test_the_checks_are_called_as_the_page_says(node: dict[str, Any]) -> None:
     scope: dict[str, Any] = {}
     exec(blocks("python")[2], scope)  # the page's own lines; a failing check raises
     assert scope["case"].encoder.dim == 16
+
+
+def test_the_check_of_an_own_encoder_is_run_as_the_page_says(
+    node: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [line] = [line for block in blocks("sh") for line in block.splitlines() if "SEQBENCH_ENCODER" in line]
+    variable, *command = shlex.split(line)
+    assert command[:3] == ["python", "-m", "pytest"]
+    assert (ROOT / command[3]).is_file()
+    monkeypatch.chdir(tmp_path)
+    found = parameters(variable.partition("=")[2])
+    assert {f"{kind}-padding_changes_nothing" for kind in ("ids", "channels")} < {one.id for one in found}
+    assert [one.values[0].node for one in found] == [node] * len(found)
+    for one in found:
+        case, holds = one.values
+        holds(case)
 
 
 def test_python_is_written_as_the_page_says() -> None:

@@ -385,7 +385,60 @@ RUN_TIME = [
     LINE("a run that is worked on", "rerun=always", "process 1 on elsewhere works on this run", prepare=held),
     LINE("a wrong checksum", "encoder=lstm task=tinyshakespeare", "input.txt", base=tuple(REAL), prepare=wrong_bytes),
 ]
-TABLE = [*COMMAND_LINE, *VALUES, *PAIRS, *FILES, *DATA, *RUN_TIME]
+ALLOW = "allowed=[encoders,tasks,torch.optim,tests.seqbench.toy,tests.seqbench.own]"
+OWN_CODE = [
+    LINE(f"own: {name}", f"{ALLOW} {arguments.replace('MINE', 'tests.seqbench.own')}", says)
+    for name, arguments, says in [
+        ("no width", "encoder._target_=MINE.NoDim", "NoDim.dim is missing set self.dim in its constructor"),
+        ("not causal nor not", "encoder._target_=MINE.NoCausal", "NoCausal.causal is missing set it to True if"),
+        ("no family", "encoder._target_=MINE.NoFamily", "NoFamily.family is missing give a word"),
+        (
+            "a tensor for states",
+            "encoder._target_=MINE.GivesTensor",
+            "GivesTensor.forward gives a Tensor",
+        ),
+        ("wider states", "encoder._target_=MINE.Wider", "Wider.forward gives values of (2, 5, 24), for"),
+        (
+            "more states",
+            "encoder._target_=MINE.Longer",
+            "(2, 6, 12), for 2 rows of 5 positions (2, 5, 12) is right",
+        ),
+        ("another batch", "encoder._target_=MINE.LastRowOnly", "gives values of (1, 5, 12), for 2 rows"),
+        (
+            "a mask of floats",
+            "encoder._target_=MINE.FloatMask",
+            "mask of torch.float32 values are floats",
+        ),
+        ("no mask", "encoder._target_=MINE.NoMask", "NoMask.forward gives a NoneType as mask"),
+        ("states of nan", "encoder._target_=MINE.NotANumber", "NotANumber.forward gives NaN or infinite states"),
+        ("no super", "encoder._target_=MINE.ForgetsSuper", "ForgetsSuper can't be made: AttributeError: cannot"),
+        ("a wrong call", "encoder._target_=MINE.WrongCall", "own.py, line"),
+        (
+            "a wrong argument",
+            "encoder._target_=MINE.Wider encoder.dim=x",
+            "encoder.dim: 'x' is not a whole number",
+        ),
+        ("no such class", "encoder._target_=MINE.Widr", "no Widr (did you mean tests.seqbench.own.Wider?)"),
+        (
+            "no such module",
+            "encoder._target_=tests.seqbench.onw.Wider allowed=[tests]",
+            "(did you mean tests.seqbench.own?)",
+        ),
+        ("no such package", "encoder._target_=encodrs.bag.Bag", "(did you mean encoders?)"),
+        (
+            "a nameless metric",
+            "task.metrics=[{_target_:MINE.Nameless}]",
+            "task.metrics.0: Nameless.name is miss",
+        ),
+        ("an aimless metric", "task.metrics=[{_target_:MINE.Undirected}]", "Undirected.best is 'high' it is"),
+        (
+            "two metrics of a name",
+            "task.metrics=[{_target_:tests.seqbench.toy.Hits},{_target_:MINE.HitsAgain}]",
+            "task.metrics.1: HitsAgain has the name 'hits', as Hits has",
+        ),
+    ]
+]
+TABLE = [*OWN_CODE, *COMMAND_LINE, *VALUES, *PAIRS, *FILES, *DATA, *RUN_TIME]
 
 
 def whole(toy: Toy) -> list[str]:
