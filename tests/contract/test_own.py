@@ -1,9 +1,10 @@
 """The contract for an encoder of your own, named as on the command line by the variable SEQBENCH_ENCODER.
 
-    SEQBENCH_ENCODER="encoder=own encoder._target_=my_package.MyEncoder +encoder.dim=16 allowed=[encoders,my_package]" \\
+    SEQBENCH_ENCODER="encoder=own encoder._target_=my_package.My +encoder.dim=16 allowed=[encoders,my_package]" \\
         python -m pytest tests/contract/test_own.py -vv --tb=short
 
-Each check is a line with its name, for ids and for channels, whichever the class takes. `--config-dir DIR` may be first.
+Each check is a line with its name, for ids and for channels, whichever the class takes.
+`--config-dir DIR` may be first.
 """
 
 from __future__ import annotations
