@@ -77,3 +77,41 @@ def counting() -> Iterator[FlopCounterMode]:
             FlopCounterMode(display=False, custom_mapping=_FORMULAS) as counter,
         ):
             yield counter
+
+
+def training_operations(
+    *,
+    dim: int,
+    hidden: int,
+    rows: int,
+    source: int,
+    target: int,
+    source_layers: int,
+    target_layers: int,
+    cross: bool,
+    head: tuple[int, int],
+) -> int:
+    """Operations of a training step of a Transformer by formula: what the count on a real step is held against.
+
+    A product of (n, a) and (a, b) is 2nab, and backward twice the forward: one for the inputs, one for the weights
+    (Kaplan et al. 2020, arXiv 2001.08361, section 2.1: 6 a parameter and position, and attention on top). Plain
+    layers: as many heads of keys as of queries, no gate. `source_layers` run over the source (self-attention), the
+    `target_layers` over the target: with `cross` after a cross-attention to the source, else as the same stack gone
+    on, the target seeing the source through its cache; then only keys and values of the last layer over the source
+    have a way back. The head maps `head[0]` states to `head[1]` outputs. Tables,
+    norms and activations are not counted. All positions count, padding and what a causal mask hides included.
+    """
+    projections, forward_net = 4 * dim * dim, 2 * dim * hidden
+
+    def layers(number: int, length: int, seen: int) -> int:
+        return number * (2 * length * (projections + forward_net) + 4 * length * seen * dim)
+
+    one = layers(source_layers, source, source) + layers(target_layers, target, target if cross else source + target)
+    if cross:
+        own, of_source = 2 * dim * dim, 2 * dim * dim  # queries and output; keys and values
+        one += target_layers * (2 * target * own + 2 * source * of_source + 4 * target * source * dim)
+    step = 3 * (rows * one + 2 * head[0] * dim * head[1])
+    if target and not cross:  # the last layer's states of the source are read by nobody: no way back through them
+        unread = 2 * source * (2 * dim * dim + forward_net) + 4 * source * source * dim
+        step -= 2 * rows * unread
+    return step

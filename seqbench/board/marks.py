@@ -25,6 +25,7 @@ class Kind:
 
 
 KINDS = {
+    "tuned": Kind(sign="†", letter="t", meaning="tuned: its settings are the best of several trials by validation"),
     "verified": Kind(
         sign="✓", letter="v", meaning="verified: every scored run was run again, with the same scores and predictions"
     ),
@@ -66,7 +67,7 @@ class Mark:
 
 def of_cell(runs: Sequence[tuple[Record, Path]]) -> tuple[Mark, ...]:
     """The marks of the runs that a score is the mean of, each with its folder."""
-    return (*_verification(runs), *_variance(runs), *_age(runs))
+    return (*_tuned(runs), *_verification(runs), *_variance(runs), *_age(runs))
 
 
 def problems(runs: Iterable[tuple[Record, Path]]) -> list[str]:
@@ -88,6 +89,14 @@ def legend(marks: Iterable[Mark]) -> dict[str, Kind]:
     """The kinds that are used, in order."""
     used = {mark.kind for mark in marks}
     return {name: kind for name, kind in KINDS.items() if name in used}
+
+
+def _tuned(runs: Sequence[tuple[Record, Path]]) -> list[Mark]:
+    found = sorted({len(record.tuning.trials) for record, _ in runs if record.tuning is not None})
+    number = sum(record.tuning is not None for record, _ in runs)
+    if not found:
+        return []
+    return [Mark(kind="tuned", text=f"{number} of {len(runs)} runs, by {' or '.join(map(str, found))} trials")]
 
 
 def _verification(runs: Sequence[tuple[Record, Path]]) -> list[Mark]:

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from seqbench.board import accounting, marks
+from seqbench.board import accounting, budgets, marks, tuned
 from seqbench.board.collect import Entry, Expected
 from seqbench.board.grouping import Item, columns_of, items_of, rows_of
-from seqbench.board.model import Board, Column, Run
+from seqbench.board.model import Board, Column, Row, Run
 from seqbench.board.scoring import counted, run_of, score_column
 from seqbench.board.summary import Method, summarise
 from seqbench.record import Record
@@ -56,6 +56,7 @@ def build(
     runs.sort(key=lambda run: (run.column, run.row, run.record.seed))
     counted = [run for run in runs if run.counted]
     built = [_accounted(column, [r.record for r in counted if r.column == column.id]) for column in built]
+    built = [_compared(column, rows, counted) for column in built]
     scored: dict[tuple[str, str], list[Run]] = {}
     for run in counted:
         scored.setdefault((run.row, run.column), []).append(run)
@@ -87,6 +88,18 @@ def _accounted(column: Column, records: Sequence[Record]) -> Column:
     found = accounting.accounts([r for r in records if r.encoder.family != "trivial"] or records)
     told = accounting.notices(found, column.label)
     return replace(column, accounts=found, notices=(*column.notices, *told))
+
+
+def _compared(column: Column, rows: Sequence[Row], counted: Sequence[Run]) -> Column:
+    """The column with what its rows were given: sizes, budgets, trials; floors aside."""
+    mine = {
+        row.label: records
+        for row in rows
+        if not row.trivial
+        and (records := [run.record for run in counted if run.column == column.id and run.row == row.id])
+    }
+    told = [*budgets.notices(list(mine.values()), column.label), *tuned.notices(mine, column.label)]
+    return replace(column, notices=(*column.notices, *told))
 
 
 def _notices(runs: Sequence[Run], machines: Counter[str]) -> list[str]:
