@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import hashlib
+import os
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 import torch
+from torch import nn
 
 from encoders.base import Encoder
 from encoders.trivial import Trivial
@@ -27,7 +28,7 @@ from seqbench.fit import Fitted, batching_of, fit
 from seqbench.loggers import About, Sink, open_sinks
 from seqbench.progress import Bar, Event, Watch, ignore
 from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status, TuningFacts
-from seqbench.resume import Checkpoints, weights
+from seqbench.resume import Checkpoints, State, weights
 from seqbench.store import Store, reason_of, write_atomic
 from tasks.base import DataError, Score, Task
 from tasks.loading import plan_batches
@@ -55,13 +56,12 @@ class Attempt:
     ) -> None:
         self.config, self.task, self.store = config, task, store
         self.folder = store.folder(run_id)
-        self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.watch = watch or _bar(config, task)
-        self.progress = Progress()
         self.sinks: list[Sink] = []
         self.found = facts(config, task, run_id, known, jobs=jobs) | {"tuning": tuning}
         self.withhold = withhold  # a trial: the test split is not read
-        self.start = time.perf_counter()
+        self.progress = Progress(started=self.found.pop("started"))
+        self.checkpoints = Checkpoints(self.folder / "checkpoints", _stamp(self.found))
 
     def run(self, *, afresh: bool) -> Record:
         """Try, and write down what came of it. `afresh`: not from a checkpoint that may be there.
@@ -70,6 +70,8 @@ class Attempt:
         """
         record = None
         try:
+            for left in self.folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
+                left.unlink(missing_ok=True)
             if afresh:
                 self.checkpoints.clear()
             with (
@@ -84,7 +86,9 @@ class Attempt:
             raise
         except (process.Stopped, KeyboardInterrupt, SystemExit) as error:
             by = error.args[0] if isinstance(error, process.Stopped) else "the user"
-            record = self._write("interrupted", f"stopped by {by}", self.progress.step)
+            with process.signals():
+                process.hold(firmly=True)  # who interrupts twice shall have a record, too
+                record = self._write("interrupted", f"stopped by {by}", self.progress.step)
             raise KeyboardInterrupt(by) from None
         except Exception as error:
             record = self._fail(error)
@@ -139,7 +143,7 @@ class Attempt:
             self.found["match"] = match.facts(config, encoder, task)
         self.found["scores"] = {split: {n: _score_facts(s) for n, s in by.items()} for split, by in scores.items()}
         self.found["predictions"] = predictions.write(self.folder, task, given, scores)
-        measured["wall_seconds"] = time.perf_counter() - self.start + self.progress.seconds_before
+        measured["wall_seconds"] = self.progress.look()
         self.found["cost"] = Cost(**measured)
 
     def _score_trial(self, encoder: Encoder, fitted: Fitted) -> None:
@@ -156,7 +160,7 @@ class Attempt:
             "flops_train": operations,
             "train_seconds": self.progress.train_seconds,
             "train_tokens": feed.real,
-            "wall_seconds": time.perf_counter() - self.start + self.progress.seconds_before,
+            "wall_seconds": self.progress.look(),
         }
         self.found["cost"] = Cost(**measured)
 
@@ -173,7 +177,7 @@ class Attempt:
 
     def _fit(self, encoder: Encoder) -> Fitted:
         config = self.config
-        state = self.checkpoints.load("last")
+        state = self._state(encoder)
         about = About(
             id=self.found["id"],
             folder=self.folder,
@@ -184,7 +188,7 @@ class Attempt:
             seed=config.seed,
             config=self.found["config"],
             metrics=[metric.name for metric in self.task.metrics],
-            start_step=state["progress"]["step"] if state else 0,
+            start_step=state["progress"]["step"] - state["progress"]["pending"] if state else 0,
         )
         self.sinks = open_sinks(config.logger.model_dump(exclude_none=True), about)
         return fit(
@@ -197,6 +201,16 @@ class Attempt:
             sinks=self.sinks,
             watch=self.watch,
         )
+
+    def _state(self, encoder: Encoder) -> State | None:
+        """The checkpoint to go on from. What there is to say about it goes to stderr and into the record."""
+        both = nn.ModuleDict({"encoder": encoder, "task": self.task})
+        shapes = {name: value.shape for name, value in both.state_dict().items()}
+        state, notes = self.checkpoints.resume(shapes, best=self.config.budget.select == "best")
+        for note in notes:
+            print(note, file=sys.stderr)
+        self.progress.notes += [note.replace(f"{self.checkpoints.folder}{os.sep}", "") for note in notes]
+        return state
 
     def _cost(self, encoder: Encoder, fitted: Fitted, examples_per_second: float) -> dict[str, Any]:
         config, task, progress, feed = self.config, self.task, self.progress, fitted.feed
@@ -253,6 +267,8 @@ class Attempt:
             curves=[Point(**point) for point in progress.curve],
             best_step=progress.best_step,
             resumed=progress.resumed,
+            notes=progress.notes,
+            started=progress.started,
             ended=now(),
             **self.found,
         )
@@ -289,6 +305,19 @@ def check_machine(config: RunConfig) -> None:
         raise ConfigError(
             f"trainer.accumulate: budget.{key}, {size}, cannot be cut into {trainer.accumulate} equal parts"
         )
+
+
+def _stamp(found: dict[str, Any]) -> dict[str, str]:
+    """What a checkpoint says of where it was made (seqbench.resume.NAMES)."""
+    environment = found["environment"]
+    return {
+        "run": found["id"],
+        "torch": environment.packages.get("torch", torch.__version__),
+        "device": environment.device,
+        "platform": environment.platform,
+        "threads": str(environment.threads),
+        "source": found["code"].source_sha256,
+    }
 
 
 def _score_facts(score: Score) -> ScoreFacts:

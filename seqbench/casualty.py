@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import time
 from pathlib import Path
@@ -76,9 +75,7 @@ def bury(
                     return known
                 for left in folder.rglob(f".*.{process}.tmp"):  # seqbench.store.write_atomic's
                     left.unlink(missing_ok=True)
-                saved = None
-                with contextlib.suppress(RecordError):  # damaged: the next attempt says so
-                    saved = Checkpoints(folder / "checkpoints").load("last")
+                saved = Checkpoints(folder / "checkpoints").peek()  # what is damaged the next attempt says
                 progress = saved["progress"] if saved else {}
                 record = Record(
                     status=status,
@@ -87,8 +84,10 @@ def bury(
                     curves=[Point(**point) for point in progress.get("curve", [])],
                     best_step=progress.get("best_step"),
                     resumed=progress.get("resumed", 0),
+                    notes=progress.get("notes", []),
                     ended=now(),
-                    **facts(config, build_task(config), run_id, known, threads=threads, jobs=jobs) | {"started": since},
+                    **facts(config, build_task(config), run_id, known, threads=threads, jobs=jobs)
+                    | {"started": progress.get("started") or since},
                 )
                 try:
                     store.write(record)

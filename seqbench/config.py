@@ -147,6 +147,7 @@ class Trainer(_Section):
     workers: Annotated[int, Field(ge=0)]
     threads: Count | None
     invariance_rows: Annotated[int, Field(ge=0)]
+    save_every: Annotated[float, Field(gt=0)] | None
     progress: bool
 
     @model_validator(mode="after")

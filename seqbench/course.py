@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 
-from seqbench import randomness
+from seqbench import process, randomness
 from seqbench.evaluation import Evaluator
 from seqbench.feed import Feed
 from seqbench.limits import Meter
@@ -22,6 +22,7 @@ from seqbench.record import Point
 from seqbench.resume import Checkpoints, State, weights
 from tasks.base import Task
 
+LEAVES = (process.Stopped, KeyboardInterrupt, SystemExit)  # what ends a training that can be gone on with
 CHECK_EVERY = 20  # steps between looks at the losses on a device that would have to be waited for
 
 
@@ -43,11 +44,49 @@ class Progress:
     waits: int = 0  # evaluations since the best one
     stopped: bool = False  # for want of gain
     resumed: int = 0  # how often it was taken up again
+    started: str = ""  # when the first process that counts began, ISO 8601
     train_seconds: float = 0.0  # in steps alone
     seconds: float = 0.0  # evaluation included
-    seconds_before: float = 0.0  # of those, in processes before this one
+    wall: float = 0.0  # of the whole run
+    seconds_before: float = 0.0  # of `seconds`, in processes before this one
+    wall_before: float = 0.0  # the same of `wall`
     items: int = 0  # labels that the losses were means over
+    pending: bool = False  # an evaluation is due after this step and was not made
     curve: list[dict[str, Any]] = field(default_factory=list)  # Points
+    curve_sum: float = 0.0  # loss x items since the last point
+    curve_items: int = 0
+    log_sum: float = 0.0  # the same since the last line for the loggers
+    log_items: int = 0
+    notes: list[str] = field(default_factory=list)  # what the record is to say of how it came about
+
+    def __post_init__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def state(self) -> dict[str, Any]:
+        """All of it, for a checkpoint."""
+        self.look()
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def take_up(self, state: dict[str, Any]) -> None:
+        """Go on from what a checkpoint says; what was noted in this process stays."""
+        notes = self.notes
+        vars(self).update(state)
+        self.notes = [*self.notes, *(note for note in notes if note not in self.notes)]
+        self.resumed += 1
+        self.seconds_before, self.wall_before = self.seconds, self.wall
+
+    def look(self) -> float:
+        """Seconds of the whole run until now, processes before this one up to their last checkpoint included."""
+        self.wall = self.wall_before + time.perf_counter() - self._begun
+        return self.wall
+
+    def count(self, loss: float, items: int) -> None:
+        """A batch that was trained on."""
+        self.curve_sum += loss * items
+        self.curve_items += items
+        self.log_sum += loss * items
+        self.log_items += items
+        self.items += items
 
     def is_gain(self, value: float, best: Literal["max", "min"]) -> bool:
         """Whether a value is better than the best one; NaN is the worst, but better than none."""
@@ -66,13 +105,16 @@ class Plan:
     patience: int | None
     keep_best: bool
     log_every: int | None  # steps between two lines for the loggers; None: at evaluations alone
+    save_every: float | None  # seconds between checkpoints; None: at evaluations alone
 
 
 class Course(pl.Callback):
     """Evaluates, keeps the curve, stops early, saves, and notices a loss that is not finite.
 
-    State is saved after an evaluation and nowhere else, when nothing is half done. Lightning's own loops begin anew in
-    a resumed run, with a feed that is shorter; so nothing rests on how they restore themselves.
+    State is saved between two steps and nowhere else: after an evaluation, now and then, and on leaving. A signal that
+    comes within a step waits for its end; in an evaluation it doesn't, and the resumed run begins with that evaluation.
+    Lightning's own loops begin anew in a resumed run, with a feed that is shorter; so nothing rests on how they
+    restore themselves.
     """
 
     def __init__(
@@ -91,11 +133,14 @@ class Course(pl.Callback):
     ) -> None:
         self.plan, self.meter, self.feed, self.evaluator = plan, meter, feed, evaluator
         self.checkpoints, self.sinks, self.watch = checkpoints, sinks, watch
-        self.state, self.random_states = state, random_states
+        self.state = state  # until optimizer, schedule and loss scaling have taken theirs from it
+        self.random_states: dict[str, Any] | None = random_states  # to go on with; None: those that are
         self.progress = progress
-        self.since: list[tuple[float, int]] = []  # (loss, items) of the batches since the last point of the curve
-        self.logged = 0  # of those, how many the loggers have seen
-        self.checked_step = self.progress.step
+        self.checked_step = self.saved_step = self.progress.step
+        self.feed_state = feed.state_dict()  # after the last whole step; the feed may be a batch ahead of it
+        self.whole = True  # the module and all here are as after a whole step
+        self.started: float | None = None
+        self.saved_at = time.perf_counter()
 
     # -- Lightning's hooks ---------------------------------------------------------------------------------------
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -105,17 +150,18 @@ class Course(pl.Callback):
             trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.state["schedule"])
             trainer.precision_plugin.load_state_dict(self.state["precision"])
             self.state = None
-        self.started = time.perf_counter()
+        self._begin()
         self.meter.start()
-        self.first = True
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Set the random states: here, when Lightning has drawn all that it draws."""
-        if self.first:
+        """Begin a step. Random states are set here, when Lightning has drawn all that it draws."""
+        process.hold()
+        self.whole = False
+        if self.random_states:
             randomness.put(self.random_states)
-            self.first = False
+            self.random_states = None
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -131,12 +177,27 @@ class Course(pl.Callback):
         log = self.plan.log_every is not None and step % self.plan.log_every == 0
         if due or log or not _must_wait(pl_module.device) or step - self.checked_step >= CHECK_EVERY:
             self._collect(pl_module)
+        if log and not due:
+            loss = _mean(self.progress.log_sum, self.progress.log_items)
+            self._log({"train/loss": loss, "train/lr": self._lr(trainer)})
+        self.progress.pending = due
+        self.feed_state = self.feed.state_dict()
+        self.whole = True
         self.watch(Event(kind="step", step=step, steps=step if over else self.meter.steps(step)))
+        process.release()
         if due:
-            self._evaluate(trainer, pl_module, over=over)
-        elif log:
-            self._log({"train/loss": self._mean(self.since[self.logged :]), "train/lr": self._lr(trainer)})
-            self.logged = len(self.since)
+            self.evaluate(trainer, pl_module, over=over)
+        elif self.plan.save_every is not None and time.perf_counter() - self.saved_at >= self.plan.save_every:
+            process.hold()
+            self._save(trainer, pl_module)
+            process.release()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Save before the training is left, if that is between two steps; else the last checkpoint counts."""
+        if isinstance(exception, LEAVES) and self.whole and self.progress.step > self.saved_step:
+            assert isinstance(pl_module, Module)
+            process.hold(firmly=True)
+            self._save(trainer, pl_module)
 
     # -- parts ---------------------------------------------------------------------------------------------------
     def _collect(self, module: Module) -> None:
@@ -149,63 +210,99 @@ class Course(pl.Callback):
         for i, value in enumerate(values):
             if not math.isfinite(value):
                 raise Diverged(self.checked_step + 1 + i // self.plan.accumulate, value)
-        self.since += zip(values, items, strict=True)
-        self.progress.items += sum(items)
+        for value, number in zip(values, items, strict=True):
+            self.progress.count(value, number)
         self.checked_step = self.progress.step
 
-    def _evaluate(self, trainer: pl.Trainer, module: Module, *, over: bool) -> None:
+    def evaluate(self, trainer: pl.Trainer, module: Module, *, over: bool) -> None:
+        """Score the validation split, add a point to the curve, save, and see whether to go on (not if `over`)."""
         progress = self.progress
+        self._begin()
         if module.device.type == "cuda":
             torch.cuda.synchronize(module.device)
-        self.meter.stop()
-        values = {"train/loss": self._mean(self.since), "train/lr": self._lr(trainer)}
+        self._account()
+        self.meter.since = None
+        if self.random_states is None:
+            self.random_states = randomness.take()  # whatever happens meanwhile
+        values = {"train/loss": _mean(progress.curve_sum, progress.curve_items), "train/lr": self._lr(trainer)}
         task: Task = module.task
         evaluation = self.evaluator(trainer).run("valid", limit=self.plan.eval_limit)
         scores = task.score("valid", evaluation.predictions, limit=self.plan.eval_limit)
         values |= {"valid/loss": evaluation.loss} | {f"valid/{name}": score.value for name, score in scores.items()}
         headline = scores[task.headline.name].value
         gain = progress.is_gain(headline, task.headline.best)
+        process.hold()
+        self.whole = False
         if gain:
             progress.best_step, progress.best_value, progress.waits = progress.step, headline, 0
         else:
             progress.waits += 1
         progress.stopped = self.plan.patience is not None and progress.waits >= self.plan.patience
-        progress.seconds = progress.seconds_before + time.perf_counter() - self.started
+        self._account()
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         point = Point(step=progress.step, seconds=progress.seconds, tokens=self.feed.real, values=finite)
         progress.curve.append(point.model_dump())
         self._log(values)
-        self.since, self.logged = [], 0
+        progress.curve_sum, progress.curve_items, progress.pending = 0.0, 0, False
         if gain and self.plan.keep_best:
-            self.checkpoints.save("best", {"step": progress.step, "weights": weights(module)})
-        self.checkpoints.save("last", self._state(trainer, module))
-        self.watch(Event(kind="valid", step=progress.step, steps=self.meter.steps(progress.step), values=finite))
+            self.checkpoints.save_best(progress.step, {"step": progress.step, "weights": weights(module)})
+        self._save(trainer, module)
+        self.whole = True
         trainer.should_stop = progress.stopped or over
+        self.watch(Event(kind="valid", step=progress.step, steps=self.meter.steps(progress.step), values=finite))
         self.meter.start()
+        process.release()
+
+    def _save(self, trainer: pl.Trainer, module: Module) -> None:
+        self._collect(module)
+        self._account()
+        self.checkpoints.save_last(self._state(trainer, module))
+        self.saved_step, self.saved_at = self.progress.step, time.perf_counter()
 
     def _state(self, trainer: pl.Trainer, module: Module) -> State:
+        optimizer, schedule, precision = (
+            (self.state["optimizer"], self.state["schedule"], self.state["precision"])
+            if self.state
+            else (
+                trainer.optimizers[0].state_dict(),
+                trainer.lr_scheduler_configs[0].scheduler.state_dict(),
+                trainer.precision_plugin.state_dict(),
+            )
+        )
         return {
             "weights": weights(module),
-            "optimizer": trainer.optimizers[0].state_dict(),
-            "schedule": trainer.lr_scheduler_configs[0].scheduler.state_dict(),
-            "precision": trainer.precision_plugin.state_dict(),
-            "random": randomness.take(),
-            "feed": self.feed.state_dict(),
-            "progress": dict(vars(self.progress)),
+            "optimizer": optimizer,
+            "schedule": schedule,
+            "precision": precision,
+            "random": self.random_states or randomness.take(),
+            "feed": self.feed_state,
+            "progress": self.progress.state(),
         }
+
+    def _begin(self) -> None:
+        if self.started is None:
+            self.started = time.perf_counter()
+
+    def _account(self) -> None:
+        """Bring the clocks up to now."""
+        if self.meter.since is not None:
+            self.meter.stop()
+            self.meter.start()
+        if self.started is not None:
+            self.progress.seconds = self.progress.seconds_before + time.perf_counter() - self.started
 
     def _log(self, values: dict[str, float]) -> None:
         for sink in self.sinks:
             sink.log(self.progress.step, values)
+        self.progress.log_sum, self.progress.log_items = 0.0, 0
 
-    @staticmethod
-    def _lr(trainer: pl.Trainer) -> float:
-        return float(trainer.optimizers[0].param_groups[0]["lr"])
+    def _lr(self, trainer: pl.Trainer) -> float:
+        groups = self.state["optimizer"]["param_groups"] if self.state else trainer.optimizers[0].param_groups
+        return float(groups[0]["lr"])
 
-    @staticmethod
-    def _mean(losses: list[tuple[float, int]]) -> float:
-        items = sum(number for _, number in losses)
-        return sum(loss * number for loss, number in losses) / items if items else math.nan
+
+def _mean(total: float, items: int) -> float:
+    return total / items if items else math.nan
 
 
 def _must_wait(device: torch.device) -> bool:

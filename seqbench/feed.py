@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from encoders.base import Sequences
+from seqbench import process
 from tasks.base import Batch
 from tasks.loading import Loader
 
@@ -47,13 +48,18 @@ class Feed:
         fresh = True
         for _ in range(self.count):
             start = time.perf_counter()
+            between_steps = not process.held()
             batch = None
             while batch is None:
+                if between_steps and (fresh or not self.loader.workers):
+                    process.hold()  # random states of this process are changed and put back
                 try:
                     batch = self._first(iterator) if fresh else next(iterator)
                     fresh = False
                 except StopIteration:
                     iterator, fresh = iter(self.loader), True
+            if between_steps:
+                process.release()
             self.waited += time.perf_counter() - start
             real, padded = count_positions(batch)
             self.real += real

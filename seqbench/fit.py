@@ -83,18 +83,16 @@ def fit(
         train=config.protocol.train,
         optimizer=partial(_optimizer, config),
         factor=partial(meter.factor, schedule=config.schedule),
+        accumulate=config.trainer.accumulate,
     )
     if budget.flops is not None:
         meter.per_position = _operations(config, module, loader)
     random_states = _random_states(config.seed)
     if state:
         module.load_state_dict(state["weights"])
-        vars(progress).update(state["progress"])
-        progress.resumed += 1
-        progress.seconds_before = progress.seconds
+        progress.take_up(state["progress"])
         random_states = state["random"]
         feed.load_state_dict(state["feed"])
-    feed.count = 0 if progress.stopped else meter.batches_left()
     course = Course(
         plan=Plan(
             accumulate=config.trainer.accumulate,
@@ -103,6 +101,7 @@ def fit(
             patience=budget.patience,
             keep_best=budget.select == "best",
             log_every=log_every(config.logger.model_dump(exclude_none=True)),
+            save_every=config.trainer.save_every,
         ),
         meter=meter,
         feed=feed,
@@ -117,13 +116,16 @@ def fit(
     watch(Event(kind="start", step=progress.step, steps=meter.steps(progress.step)))
     with _quiet():
         trainer = _trainer(config, course)
+        if progress.pending:
+            module.to(trainer.strategy.root_device)
+            course.evaluate(trainer, module, over=meter.share() >= 1)
+        feed.count = 0 if progress.stopped else meter.batches_left()
         if feed.count:
             trainer.fit(module, train_dataloaders=feed)
     module.to(trainer.strategy.root_device)
     if budget.select == "best":
-        best = checkpoints.load("best")
-        assert best is not None
-        module.load_state_dict(best["weights"])
+        assert progress.best_step is not None
+        module.load_state_dict(checkpoints.load_best(progress.best_step))
     return Fitted(module=module, evaluator=_evaluator(config, module, trainer), feed=feed)
 
 

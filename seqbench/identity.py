@@ -64,7 +64,7 @@ def facts(config: RunConfig, task: Task) -> dict[str, Any]:
         },
         "optimizer": config.optimizer,
         "schedule": config.schedule.model_dump(),
-        "trainer": config.trainer.model_dump(include=set(TRAINER)),
+        "trainer": config.trainer.model_dump(include=set(TRAINER)) | _accumulation(config),
         "seed": config.seed,
         "deterministic": config.deterministic,
     }
@@ -82,6 +82,11 @@ def _put(found: dict[str, Any], path: Sequence[str], value: Any) -> None:
         found[section] = dict(found[section]) if isinstance(found.get(section), dict) else {}
         found = found[section]
     found[last] = value
+
+
+def _accumulation(config: RunConfig) -> dict[str, Any]:
+    """How a step's parts are weighed, where there are several: a mean over items; before, a mean of the parts' means."""
+    return {"accumulate_by": "items"} if config.trainer.accumulate > 1 else {}
 
 
 def digest(value: Any) -> str:

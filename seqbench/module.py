@@ -19,8 +19,9 @@ from tasks.base import Batch, Task
 class Module(pl.LightningModule):
     """A task with its encoder, an optimizer and a schedule.
 
-    With `train="head"` the encoder is frozen and stays in evaluation mode (a probe). Raises ValueError where nothing
-    is left to train.
+    With `train="head"` the encoder is frozen and stays in evaluation mode (a probe). With `accumulate` a step's loss
+    is the mean over all items of its batches, so a batch weighs as many items as it has (and so do the encoder's
+    auxiliary losses, which are means over a batch). Raises ValueError where nothing is left to train.
     """
 
     def __init__(
@@ -31,11 +32,15 @@ class Module(pl.LightningModule):
         train: Literal["all", "head"],
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         factor: Callable[[int], float],
+        accumulate: int,
     ) -> None:
         super().__init__()
         self.encoder, self.task = encoder, task
         self.frozen = train == "head"
         self.optimizer, self.factor = optimizer, factor
+        self.accumulate = accumulate
+        self.shares: list[float] = []  # of the batches of this step: items, in those of the first one
+        self.unit = 1
         self.losses: list[tuple[Tensor, int]] = []  # detached, of the batches since somebody last emptied it
         if self.frozen:
             encoder.requires_grad_(False)
@@ -51,11 +56,25 @@ class Module(pl.LightningModule):
         return self
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Loss of a batch, ()."""
+        """Loss of a batch, (), times its share in the step where several make one."""
         output = self.task(self.encoder, batch)
         self.losses.append((output.loss.detach(), output.items))
         loss: Tensor = output.loss
-        return loss
+        if self.accumulate == 1:
+            return loss
+        if len(self.shares) in (0, self.accumulate):
+            self.shares, self.unit = [], max(1, output.items)
+        self.shares.append(output.items / self.unit)  # near 1: half-precision gradients keep their size
+        return loss * self.shares[-1]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Make the sum of gradients a mean over items: Lightning has divided it by the number of batches."""
+        total = sum(self.shares)
+        if self.accumulate == 1 or total in (0, self.accumulate):
+            return
+        for parameter in self.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(self.accumulate / total)
 
     def configure_optimizers(self) -> Any:
         """Optimizer and schedule, the latter stepped with the former."""

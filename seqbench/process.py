@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 import torch
@@ -16,24 +17,74 @@ class Stopped(BaseException):
     """SIGINT or SIGTERM, as an exception; not KeyboardInterrupt, for which Lightning ends the process."""
 
 
+@dataclass
+class _Signals:
+    """Signals are the process's, so this is, too."""
+
+    held: bool = False  # note the first one, for release()
+    firmly: bool = False  # note all of them
+    noted: str | None = None  # name of the first one that was held
+
+    def clear(self) -> None:
+        """Nothing held, nothing noted."""
+        self.held = self.firmly = False
+        self.noted = None
+
+
+_signals = _Signals()
+
+
+def hold(*, firmly: bool = False) -> None:
+    """From here to release() a signal waits, so that what is begun is ended; a second one doesn't, unless firmly."""
+    _signals.held, _signals.firmly = True, firmly
+
+
+def release() -> None:
+    """From here a signal raises Stopped where it comes; one that came meanwhile does so now."""
+    _signals.held = _signals.firmly = False
+    if _signals.noted:
+        raise Stopped(_signals.noted)
+
+
+def held() -> bool:
+    """Whether a signal would wait."""
+    return _signals.held
+
+
+def noted() -> str | None:
+    """Name of a signal that waits."""
+    return _signals.noted
+
+
 @contextmanager
 def signals() -> Iterator[None]:
-    """Raise Stopped where SIGINT or SIGTERM comes. In other threads than the main one nothing can be set."""
+    """Raise Stopped where SIGINT or SIGTERM comes, or at release(). In other threads than the main one do nothing.
+
+    Begins and ends with nothing held; raises once, so that what is undone on the way out is undone in peace.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == owner:  # worker processes inherit this; they end with their parent
-            raise Stopped(signal.Signals(number).name)
+        if os.getpid() != owner:  # worker processes inherit this; they end with their parent
+            return
+        name = signal.Signals(number).name
+        if _signals.held and (_signals.firmly or _signals.noted is None):
+            _signals.noted = _signals.noted or name
+            return
+        hold(firmly=True)
+        raise Stopped(name)
 
+    _signals.clear()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _signals.clear()
 
 
 @contextmanager

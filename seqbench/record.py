@@ -236,6 +236,9 @@ class Record(_Part):
     started: str = Field(description="ISO 8601, UTC")
     ended: str
     resumed: int = 0
+    notes: list[str] = Field(
+        default_factory=list, description="what else to know of how it came about, a sentence each"
+    )
 
 
 def schema() -> dict[str, Any]:

@@ -1,10 +1,16 @@
-"""Checkpoints: `last` to go on from to the same last bit, `best` to test; tensors and plain containers only."""
+"""Checkpoints: `last` to go on from to the same last bit, `previous` should that be damaged, `best-<step>` to test.
+
+A file is one line with the sha256 of what follows, then torch's own format: tensors and plain containers only.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import io
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +22,144 @@ from seqbench.store import write_atomic
 
 State = dict[str, Any]
 
+MAGIC = b"seqbench checkpoint 1 "
+LAST, PREVIOUS = "last", "previous"
+NAMES = {  # of what a stamp tells, in words
+    "torch": "torch",
+    "device": "the device",
+    "platform": "the platform",
+    "threads": "the number of threads",
+    "source": "the source of SeqBench",
+}
+
 
 class Checkpoints:
-    """The folder of a run's checkpoints. Constructing one touches nothing."""
+    """The folder of a run's checkpoints. Constructing one touches nothing.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    `stamp` says what the run is (`run`: its id, which a checkpoint must share) and where (what `NAMES` names, in which
+    it may differ, and then the last bits may, too).
+    """
 
-    def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint, atomically. Raises OSError; what was there before then still is."""
+    def __init__(self, folder: Path, stamp: Mapping[str, str] | None = None) -> None:
+        self.folder, self.stamp = folder, dict(stamp or {})
+        self.best_of_last: int | None = None  # the best step that `last` speaks of
+
+    # -- written ---------------------------------------------------------------------------------------------------
+    def save_best(self, step: int, state: Mapping[str, Any]) -> None:
+        """Write the weights that were the best so far after `step`. Raises OSError."""
+        self._write(f"best-{step}", state)
+
+    def save_last(self, state: Mapping[str, Any]) -> None:
+        """Write what a run can go on from, and keep the one before it, each with the best weights it speaks of.
+
+        `state["progress"]["best_step"]` says which these are. Raises OSError; what was there before then still is.
+        """
+        last, previous = self._path(LAST), self._path(PREVIOUS)
+        if last.is_file():  # a second name for it, so that there is no moment in which it has none
+            temporary = previous.with_name(f".{previous.name}.{os.getpid()}.tmp")
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(last, temporary)
+            except OSError:  # a file system without links
+                shutil.copyfile(last, temporary)
+            temporary.replace(previous)
+        self._write(LAST, {**state, "stamp": self.stamp})
+        best = state["progress"]["best_step"]
+        kept = {f"best-{step}.pt" for step in (self.best_of_last, best)}
+        self.best_of_last = best
+        for path in self.folder.glob("best-*.pt"):
+            if path.name not in kept:
+                path.unlink()
+
+    def _write(self, name: str, state: Mapping[str, Any]) -> None:
         buffer = io.BytesIO()  # not straight to the file: torch turns a full disk into a RuntimeError
         torch.save(dict(state), buffer)
+        content = buffer.getbuffer()
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / f"{name}.pt", buffer.getvalue())
-
-    def load(self, name: str) -> State | None:
-        """A checkpoint on the CPU; None where there is none. Raises RecordError for one that is damaged."""
-        path = self.folder / f"{name}.pt"
-        if not path.is_file():
-            return None
-        try:
-            state: State = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # zip, pickle and torch each have their own
-            reason = str(error).splitlines()[0][:120]
-            raise RecordError(f"{path}: is damaged ({reason}); delete it to start the run from the beginning") from None
-        return state
+        digest = hashlib.sha256(content).hexdigest().encode()
+        write_atomic(self._path(name), b"".join((MAGIC, digest, b"\n", content)))
 
     def clear(self) -> None:
         """Remove all of them."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    # -- read ------------------------------------------------------------------------------------------------------
+    def load(self, name: str) -> State | None:
+        """A checkpoint on the CPU; None where there is none. Raises RecordError for one that is damaged."""
+        path = self._path(name)
+        try:
+            head, _, content = path.read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise RecordError(f"{path}: cannot be read ({error.strerror})") from None
+        if head != MAGIC + hashlib.sha256(content).hexdigest().encode():
+            raise RecordError(f"{path}: is damaged (its checksum differs)")
+        state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return state
+
+    def load_best(self, step: int) -> dict[str, Tensor]:
+        """The weights after `step`. Raises RecordError where they are missing or damaged."""
+        state = self.load(f"best-{step}")
+        if state is None:
+            raise RecordError(f"{self._path(f'best-{step}')}: is missing")
+        found: dict[str, Tensor] = state["weights"]
+        return found
+
+    def peek(self) -> State | None:
+        """The newest checkpoint that is whole, for who only wants to know how far a run was."""
+        for name in (LAST, PREVIOUS):
+            with contextlib.suppress(RecordError):
+                if state := self.load(name):
+                    return state
+        return None
+
+    def resume(self, shapes: Mapping[str, torch.Size], *, best: bool) -> tuple[State | None, list[str]]:
+        """What to go on from, None for nothing, and what there is to say about that.
+
+        A checkpoint serves if it is whole, of this run, of weights with these `shapes`, and with `best` if the best
+        weights that it speaks of are whole, too. What doesn't is removed, since it is of no use and shall not take the
+        place of one that is.
+        """
+        notes = []
+        for name in (LAST, PREVIOUS):
+            try:
+                state = self.load(name)
+                if state is None:
+                    continue
+                self._judge(name, state, shapes, best=best)
+            except RecordError as error:
+                notes.append(str(error))
+                self._path(name).unlink(missing_ok=True)
+                continue
+            if notes:
+                notes = [f"{notes[0]}; went on from the checkpoint before it, of step {state['progress']['step']}"]
+            self.best_of_last = state["progress"]["best_step"]
+            return state, [*notes, *self._differences(state)]
+        return None, [f"{'; '.join(notes)}; started from the beginning"] if notes else []
+
+    def _judge(self, name: str, state: State, shapes: Mapping[str, torch.Size], *, best: bool) -> None:
+        path = self._path(name)
+        if state["stamp"].get("run") != self.stamp.get("run"):
+            raise RecordError(f"{path}: is of another run, {state['stamp'].get('run')}")
+        if {key: value.shape for key, value in state["weights"].items()} != shapes:
+            raise RecordError(f"{path}: has weights of other names or shapes (the code has changed)")
+        if best and state["progress"]["best_step"] is not None:
+            self.load_best(state["progress"]["best_step"])
+
+    def _differences(self, state: State) -> Iterator[str]:
+        step = state["progress"]["step"]
+        for key, words in NAMES.items():
+            before, now = state["stamp"].get(key), self.stamp.get(key)
+            if before != now:
+                yield f"from step {step} on, {words} is another: {_short(now)}, before {_short(before)}"
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.pt"
+
+
+def _short(value: str | None) -> str:
+    return (value or "unknown")[:60]
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from seqbench.build import build_task, check_pair
 from seqbench.casualty import was_killed
 from seqbench.claim import claim
 from seqbench.config import RunConfig
+from seqbench.errors import RecordError
 from seqbench.identity import run_id
 from seqbench.labels import as_asked
 from seqbench.match import matched
@@ -46,6 +50,8 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: 
     known = store.find(this)
     stands = known is not None and _stands(known, config)
     if known is not None and stands and as_asked(known, config) is known:
+        if known.status == "finished":
+            tidy(store.folder(this))
         return Outcome(known, skipped=True)
     from seqbench.attempt import Attempt, check_machine  # Lightning takes seconds: after all that is said without it
 
@@ -80,3 +86,16 @@ def _asked_for(record: Record, config: RunConfig, store: Store) -> Record:
     if asked is not record:
         store.write(asked)
     return asked
+
+
+def tidy(folder: Path) -> None:
+    """Remove what a process has left that was killed after it had written its record; a folder in use is let be."""
+    left = [*folder.glob(".*.tmp"), *folder.glob("checkpoints")]
+    if not left:
+        return
+    with contextlib.suppress(RecordError), claim(folder):
+        for path in left:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
@@ -78,6 +81,8 @@ def sample_rows(count: int, limit: int | None) -> NDArray[np.int64]:
 class Loader:
     """Iterates over batches; its position (epoch, batches given out) can be saved and set.
 
+    A batch is made with random states that are a function of (seed, epoch, its number), so one that draws numbers is
+    the same in whatever process it is made, and after whatever interruption; training's own states are as they were.
     Iterating begins where `load_state_dict` put it, else at the epoch's start; a finished epoch moves to the next.
     The order is the same for any number of workers. `len()` is the number of batches of the current epoch, whole.
     """
@@ -108,11 +113,11 @@ class Loader:
         return len(self.batches())
 
     def __iter__(self) -> Iterator[Any]:
-        batches = self.batches()
-        remaining = batches[self.position :]
-        source: Any = (self.collate(rows) for rows in remaining)
+        rows = _Rows(self.batches(), self.collate, (self.seed, self.epoch))
+        remaining = range(self.position, len(rows))
+        source: Any = (rows[i] for i in remaining)
         if self.workers:
-            source = DataLoader(_Rows(remaining, self.collate), batch_size=None, num_workers=self.workers)
+            source = DataLoader(rows, batch_size=None, sampler=remaining, num_workers=self.workers)
         for batch in source:
             self.position += 1
             yield batch
@@ -137,13 +142,32 @@ def collated(
 
 
 class _Rows(Dataset[Any]):
-    """Batches by number, for DataLoader's workers."""
+    """The batches of an epoch by number, here or in DataLoader's workers."""
 
-    def __init__(self, batches: list[NDArray[np.int64]], collate: Callable[[NDArray[np.int64]], Any]) -> None:
-        self.items, self.collate = batches, collate
+    def __init__(
+        self, batches: list[NDArray[np.int64]], collate: Callable[[NDArray[np.int64]], Any], seed: tuple[int, int]
+    ) -> None:
+        self.items, self.collate, self.seed = batches, collate, seed
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, i: int) -> Any:
-        return self.collate(self.items[i])
+        with _seeded(*self.seed, i):
+            return self.collate(self.items[i])
+
+
+@contextmanager
+def _seeded(*numbers: int) -> Iterator[None]:
+    """Random states of python, numpy and torch on the CPU from `numbers`; afterwards they are as they were."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    words = np.random.SeedSequence(numbers).generate_state(3)
+    random.seed(int(words[0]))
+    np.random.seed(words[1])  # noqa: NPY002 -- libraries draw from the global one
+    torch.default_generator.manual_seed(int(words[2]))  # not torch.manual_seed: that reaches for CUDA, too
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])  # noqa: NPY002
+        torch.set_rng_state(before[2])

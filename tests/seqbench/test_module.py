@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from encoders.base import Encoder, InputSpec
+from seqbench import fit as fit_module
 from seqbench import randomness
 from seqbench.course import Progress
 from seqbench.evaluation import Evaluator
@@ -21,10 +23,11 @@ from seqbench.module import Module
 from seqbench.optimizers import parameter_groups
 from seqbench.progress import ignore
 from seqbench.resume import Checkpoints, weights
+from seqbench.run import run
 from seqbench.schedules import factor
 from tasks.base import Batch, Output
 from tasks.loading import Batching, sample_rows
-from tests.seqbench.toy import Hits, ToyData, ToyEncoder, ToyTask
+from tests.seqbench.toy import Hits, ToyBatch, ToyData, ToyEncoder, ToyTask
 from tests.seqbench.toy_config import toy_config
 
 
@@ -39,13 +42,14 @@ def pair(rows: int = 42) -> tuple[ToyEncoder, ToyTask]:
 
 def module_of(encoder: ToyEncoder, task: ToyTask, train: Any) -> Module:
     make = functools.partial(torch.optim.SGD, lr=0.1)
-    return Module(encoder=encoder, task=task, train=train, optimizer=make, factor=lambda step: 1.0)
+    return Module(encoder=encoder, task=task, train=train, optimizer=make, factor=lambda step: 1.0, accumulate=1)
 
 
-def test_training_is_a_plain_loop(tmp_path: Any) -> None:
+@pytest.mark.parametrize("rows", [40, 42])  # all batches as large, and one of two rows at an epoch's end
+def test_training_is_a_plain_loop(rows: int, tmp_path: Any) -> None:
     """Batches, accumulation, clipping, schedule and dropout written out by hand: the same weights, bit for bit."""
     config = toy_config(tmp_path, {"budget.steps": 7, "budget.select": "last", "logger": {}})
-    encoder, task = pair()
+    encoder, task = pair(rows)
     fit(
         config,
         task,
@@ -57,7 +61,7 @@ def test_training_is_a_plain_loop(tmp_path: Any) -> None:
         watch=ignore,
     )
 
-    plain_encoder, plain_task = pair()
+    plain_encoder, plain_task = pair(rows)
     both = torch.nn.ModuleDict({"encoder": plain_encoder, "task": plain_task}).train()
     optimizer = torch.optim.AdamW(parameter_groups(both), lr=0.03, betas=(0.9, 0.98), eps=1e-8, weight_decay=0.01)
     loader = plain_task.loader("train", batching=Batching(rows=4), seed=0, shuffle=True)
@@ -67,13 +71,76 @@ def test_training_is_a_plain_loop(tmp_path: Any) -> None:
         for group in optimizer.param_groups:
             group["lr"] = 0.03 * factor(step, steps=7, kind="cosine", warmup=0.1, floor=0.05)
         optimizer.zero_grad()
-        for _ in range(2):
-            (plain_task(plain_encoder, next(batches)).loss / 2).backward()
+        outputs = [plain_task(plain_encoder, next(batches)) for _ in range(2)]
+        first, second = (output.items for output in outputs)
+        loss = outputs[0].loss + outputs[1].loss * (second / first)  # uneven batches: a mean over rows, not of means
+        (loss / (1 + second / first)).backward()
         torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()
     trained = weights(torch.nn.ModuleDict({"encoder": encoder, "task": task}))
     for name, value in weights(both).items():
-        assert torch.equal(trained[name], value), name
+        if rows == 40:
+            assert torch.equal(trained[name], value), name
+        torch.testing.assert_close(trained[name], value, rtol=1e-5, atol=1e-6)
+
+
+class Tokens(ToyTask):
+    """Its items are positions, and a batch's loss is their mean."""
+
+    def forward(self, encoder: Encoder, batch: Batch) -> Output:
+        assert isinstance(batch, ToyBatch)
+        states = encoder(batch.source)
+        logits_MK = self.head(states.values[states.mask])
+        label_M = batch.label.unsqueeze(1).expand(states.mask.shape)[states.mask]
+        loss = torch.nn.functional.cross_entropy(logits_MK, label_M) + sum(states.losses.values())
+        return Output(loss=loss, items=len(label_M))
+
+
+class Priced(ToyEncoder):
+    """With an auxiliary loss that is a mean over positions."""
+
+    def forward(self, source: Any) -> Any:
+        states = super().forward(source)
+        return replace(states, losses={"size": 0.1 * states.values[states.mask].square().mean()})
+
+
+def gradients(cuts: list[list[int]], precision: Any = "32-true") -> list[torch.Tensor]:
+    """Of one step over these batches of rows, before clipping would touch them."""
+    task = Tokens(data=ToyData(rows=42, seed=3), metrics=[Hits()], max_length=7)
+    task.setup()
+    torch.manual_seed(1)
+    encoder = Priced(dim=12, dropout=0.0, spec=task.spec)
+    task.attach(encoder)
+    make = functools.partial(torch.optim.SGD, lr=1.0)
+    module = Module(
+        encoder=encoder, task=task, train="all", optimizer=make, factor=lambda step: 1.0, accumulate=len(cuts)
+    )
+    before = weights(module)
+    batches = [task.collate("train", np.array(rows)) for rows in cuts]
+    with fit_module._quiet():
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            devices=1,
+            precision=precision,
+            accumulate_grad_batches=len(cuts),
+            max_epochs=1,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, train_dataloaders=torch.utils.data.DataLoader(batches, batch_size=None))
+    assert trainer.global_step == 1
+    return [before[name] - value for name, value in weights(module).items()]
+
+
+def test_parts_of_a_step_weigh_as_many_items_as_they_have() -> None:
+    rows = list(range(16))
+    whole = gradients([rows])
+    assert max(float(gradient.abs().max()) for gradient in whole) > 0.01
+    for cuts in ([rows[:4], rows[4:8], rows[8:12], rows[12:]], [rows[:1], rows[1:3], rows[3:5], rows[5:]]):
+        for one, other in zip(gradients(cuts), whole, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
 def test_a_frozen_encoder_stays_in_evaluation_mode() -> None:
@@ -182,3 +249,20 @@ def test_positions_of_a_batch() -> None:
     assert real == task.lengths("train")[rows].sum()
     assert padded == 3 * task.lengths("train")[rows].max()
     assert isinstance(task.spec, InputSpec)
+
+
+# -- precision ---------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_evaluation_has_the_precision_of_training(
+    precision: str, dtype: torch.dtype, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, forward = set(), ToyEncoder.forward
+
+    def noting(self: ToyEncoder, source: Any) -> Any:
+        seen.add((self.training, self.map(self.table(source.values)).dtype))
+        return forward(self, source)
+
+    monkeypatch.setattr(ToyEncoder, "forward", noting)
+    changes = {"trainer.precision": precision, "budget.steps": 2, "budget.eval_every": 1}
+    assert run(toy_config(tmp_path, changes)).record.status == "finished"
+    assert seen == {(True, dtype), (False, dtype)}

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import signal
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +17,13 @@ from torch import nn
 
 from seqbench import randomness
 from seqbench.course import Progress
-from seqbench.errors import RecordError
+from seqbench.progress import Event
 from seqbench.resume import Checkpoints, weights
 from seqbench.run import run
 from seqbench.store import Store
+from tasks.loading import Loader
+from tests.seqbench.test_run import folder_of, same_result
+from tests.seqbench.toy import ToyEncoder
 from tests.seqbench.toy_config import broken, toy_config
 
 
@@ -28,7 +35,7 @@ def test_random_states_survive_a_checkpoint(tmp_path: Path) -> None:
     randomness.seed_all(3)
     draw()  # an odd number of normals: numpy holds one back
     checkpoints = Checkpoints(tmp_path / "checkpoints")
-    checkpoints.save("last", {"random": randomness.take()})
+    checkpoints.save_last({"random": randomness.take(), "progress": {"best_step": None}})
     before = draw()
     randomness.seed_all(4)
     assert draw() != before
@@ -56,24 +63,148 @@ def test_seeds_of_purposes_differ() -> None:
 
 
 def test_a_checkpoint_of_a_run_is_plain_and_whole(tmp_path: Path) -> None:
-    config = toy_config(tmp_path, broken("error", 13))
-    record = run(config).record
+    record = run(toy_config(tmp_path, broken("error", 23))).record
     folder = tmp_path / record.id / "checkpoints"
-    assert sorted(p.name for p in folder.iterdir()) == ["best.pt", "last.pt"]
-    state = torch.load(folder / "last.pt", weights_only=True)
-    assert set(state) == {"weights", "optimizer", "schedule", "precision", "random", "feed", "progress"}
-    assert state["progress"]["step"] == 5
-    assert state["feed"]["loader"] == {"epoch": 0, "position": 10}
+    assert {p.name for p in folder.iterdir()} - {"best-5.pt", "best-10.pt"} == {"last.pt", "previous.pt"}
+    state = Checkpoints(folder).load("last")
+    assert state is not None
+    assert set(state) == {"weights", "optimizer", "schedule", "precision", "random", "feed", "progress", "stamp"}
+    assert state["progress"]["step"] == 10
+    assert state["feed"]["loader"] == {"epoch": 1, "position": 9}
+    previous = Checkpoints(folder).load("previous")
+    assert previous is not None
+    assert previous["progress"]["step"] == 5
+    assert (folder / f"best-{state['progress']['best_step']}.pt").is_file()
+    assert state["stamp"]["run"] == record.id
 
 
-def test_damage_is_said(tmp_path: Path) -> None:
+# -- damage ------------------------------------------------------------------------------------------------------------
+def state_of(step: int, best: int | None = None) -> dict[str, Any]:
+    return {"weights": {"w": torch.full((2,), float(step))}, "progress": {"step": step, "best_step": best}}
+
+
+SHAPES = {"w": torch.Size([2])}
+
+
+def three(folder: Path, **stamp: str) -> Checkpoints:
+    """Checkpoints at steps 1, 2 and 3, of which 2 was the best."""
+    checkpoints = Checkpoints(folder, stamp)
+    for step, best in ((1, 1), (2, 2), (3, 2)):
+        if step == best:
+            checkpoints.save_best(step, state_of(step))
+        checkpoints.save_last(state_of(step, best))
+    return checkpoints
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-50])
+
+
+def turn_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def test_two_checkpoints_and_their_bests_are_kept(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    assert checkpoints.load("last") is None
-    checkpoints.save("last", {"step": 1})
-    path = tmp_path / "last.pt"
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(RecordError, match=r"last\.pt: is damaged .*; delete it to start the run from the beginning"):
-        checkpoints.load("last")
+    kept = []
+    for step, best in ((1, 1), (2, 1), (3, 3), (4, 3)):
+        if step == best:
+            checkpoints.save_best(step, state_of(step))
+        checkpoints.save_last(state_of(step, best))
+        kept.append(sorted(p.name for p in tmp_path.iterdir()))
+    assert kept == [
+        ["best-1.pt", "last.pt"],
+        ["best-1.pt", "last.pt", "previous.pt"],
+        ["best-1.pt", "best-3.pt", "last.pt", "previous.pt"],
+        ["best-3.pt", "last.pt", "previous.pt"],
+    ]
+    assert [checkpoints.load(name)["progress"]["step"] for name in ("last", "previous")] == [4, 3]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("damage", [cut, turn_a_bit, empty])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before_it_and_says_so(damage: Any, tmp_path: Path) -> None:
+    three(tmp_path)
+    damage(tmp_path / "last.pt")
+    state, notes = Checkpoints(tmp_path).resume(SHAPES, best=True)
+    assert state is not None
+    assert state["progress"]["step"] == 2
+    assert notes == [
+        f"{tmp_path}/last.pt: is damaged (its checksum differs); went on from the checkpoint before it, of step 2"
+    ]
+    again = Checkpoints(tmp_path)
+    assert again.peek() is not None
+    again.resume(SHAPES, best=True)
+    again.save_last(state_of(3, 2))  # the damaged one does not take the place of the whole one
+    assert [again.load(name)["progress"]["step"] for name in ("last", "previous")] == [3, 2]  # type: ignore[index]
+
+
+def test_a_checkpoint_whose_best_weights_are_lost_is_of_no_use(tmp_path: Path) -> None:
+    three(tmp_path)
+    cut(tmp_path / "best-2.pt")
+    state, notes = Checkpoints(tmp_path).resume(SHAPES, best=False)  # who tests the last ones needs no others
+    assert (state or {})["progress"]["step"] == 3
+    assert notes == []
+    state, notes = Checkpoints(tmp_path).resume(SHAPES, best=True)
+    assert state is None
+    assert len(notes) == 1
+    assert notes[0].count("best-2.pt: is damaged") == 2
+    assert notes[0].endswith("; started from the beginning")
+
+
+def test_what_is_of_another_run_or_shape_is_refused(tmp_path: Path) -> None:
+    three(tmp_path / "a", run="a")
+    state, notes = Checkpoints(tmp_path / "a", {"run": "b"}).resume(SHAPES, best=True)
+    assert state is None
+    assert "last.pt: is of another run, a" in notes[0]
+    three(tmp_path / "b", run="b")
+    state, notes = Checkpoints(tmp_path / "b", {"run": "b"}).resume({"w": torch.Size([3])}, best=True)
+    assert state is None
+    assert "last.pt: has weights of other names or shapes (the code has changed)" in notes[0]
+    assert Checkpoints(tmp_path / "none").resume(SHAPES, best=True) == (None, [])
+
+
+def test_another_place_is_said(tmp_path: Path) -> None:
+    three(tmp_path, run="a", torch="1", threads="2", source="x")
+    state, notes = Checkpoints(tmp_path, {"run": "a", "torch": "2", "threads": "1", "source": "x"}).resume(
+        SHAPES, best=True
+    )
+    assert state is not None
+    assert notes == [
+        "from step 3 on, torch is another: 2, before 1",
+        "from step 3 on, the number of threads is another: 1, before 2",
+    ]
+
+
+@pytest.mark.parametrize(("names", "begins"), [(["last"], 10), (["last", "previous"], 0)])
+def test_a_run_survives_damage(
+    names: list[str], begins: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = toy_config(
+        tmp_path / "cut", broken("interrupt", 25)
+    )  # in step 13: evaluations at 5 and 10, and on leaving
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    folder = next((tmp_path / "cut").glob("*/checkpoints"))
+    for name in names:
+        cut(folder / f"{name}.pt")
+    monkeypatch.setenv("SEQBENCH_TOY_HEALTHY", "1")
+    events: list[Event] = []
+    record = run(config, watch=events.append).record
+    assert events[0].step == begins
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == len(record.notes) == 1
+    assert said[0] == f"{folder}/{record.notes[0]}" or begins == 0
+    assert record.notes[0].startswith("last.pt: is damaged (its checksum differs); ")
+    assert record.resumed == bool(begins)
+    straight = run(toy_config(tmp_path / "straight", broken("interrupt", 25))).record
+    assert straight.notes == []
+    assert same_result(record, straight)
 
 
 def test_weights_have_storage_of_their_own() -> None:
@@ -102,15 +233,175 @@ def test_the_best_is_the_first_of_the_best_and_nan_is_the_worst(values: list[flo
     assert progress.best_step == step
 
 
-def test_interrupted_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# -- taken up again ----------------------------------------------------------------------------------------------------
+def test_a_run_in_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy_config(tmp_path, broken("interrupt", 12))
-    for _ in range(2):  # the second attempt goes on from step 5 and gets to step 11
+    begun = []
+    for _ in range(3):  # each attempt does six more steps and loses none of them
+        events: list[Event] = []
         with pytest.raises(KeyboardInterrupt):
-            run(config)
-    assert [p.step for p in Store(tmp_path).all()[0][0].curves] == [5, 10]
+            run(config, watch=events.append)
+        begun.append(events[0].step)
+    assert begun == [0, 6, 12]
+    cut = Store(tmp_path).all()[0][0]
+    assert (cut.status, cut.failed_at_step, cut.resumed) == ("interrupted", 18, 2)
     monkeypatch.setenv("SEQBENCH_TOY_HEALTHY", "1")
     record = run(config).record
-    assert record.resumed == 2
+    assert record.resumed == 3
     assert [p.step for p in record.curves] == [5, 10, 15, 20]
     seconds = [p.seconds for p in record.curves]
     assert seconds == sorted(seconds)
+    straight = run(toy_config(tmp_path / "straight", broken("interrupt", 12))).record
+    assert same_result(record, straight)
+    logs = [(folder_of(made) / "metrics.csv").read_text() for made in (record, straight)]
+    assert logs[0] == logs[1]
+
+
+def test_clocks_count_the_parts_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(tmp_path, broken("interrupt", 12))
+    monkeypatch.setattr("seqbench.facts.now", lambda: "2020-01-01T00:00:00+00:00")
+    with pytest.raises(KeyboardInterrupt):
+        run(config)
+    monkeypatch.undo()
+    path = next(tmp_path.glob("*/checkpoints"))
+    state = Checkpoints(path).load("last")
+    assert state is not None
+    assert state["progress"]["wall"] > state["progress"]["seconds"] > state["progress"]["train_seconds"] > 0
+    for name, seconds in (("wall", 3000.0), ("seconds", 2000.0), ("train_seconds", 1000.0)):
+        state["progress"][name] = seconds
+    Checkpoints(path, state["stamp"]).save_last(state)
+    monkeypatch.setenv("SEQBENCH_TOY_HEALTHY", "1")
+    record = run(config).record
+    assert record.started == "2020-01-01T00:00:00+00:00" < record.ended
+    assert record.cost.wall_seconds is not None
+    assert record.cost.train_seconds is not None
+    assert 3000 < record.cost.wall_seconds < 3060
+    assert 1000 < record.cost.train_seconds < 1060
+    assert 2000 < record.curves[-1].seconds < 2060
+
+
+@pytest.mark.parametrize("at", [5, 20])
+def test_stopped_in_an_evaluation_begins_with_it(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    forward, batches = ToyEncoder.forward, 0
+
+    def watch(event: Event) -> None:
+        nonlocal batches
+        batches = 1 if (event.kind, event.step) == ("step", at) else 0
+
+    def stopping(self: ToyEncoder, source: Any) -> Any:
+        nonlocal batches
+        if batches and not self.training:
+            batches += 1
+            if batches == 3:  # in the middle of it
+                os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, source)
+
+    config = toy_config(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyEncoder, "forward", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(config, watch=watch)
+    cut = Store(tmp_path / "cut").all()[0][0]
+    assert (cut.reason, cut.failed_at_step) == ("stopped by SIGTERM", at)
+    assert [p.step for p in cut.curves] == list(range(5, at, 5))
+    events: list[Event] = []
+    record = run(config, watch=events.append).record
+    assert [(e.kind, e.step) for e in events[:2]] == [("start", at), ("valid", at)]
+    straight = run(toy_config(tmp_path / "straight")).record
+    assert same_result(record, straight)
+    logs = [(folder_of(made) / "metrics.csv").read_text() for made in (record, straight)]
+    assert logs[0] == logs[1]
+
+
+def test_a_second_signal_does_not_wait_for_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, calls, after = ToyEncoder.forward, 0, 0
+
+    def stopping(self: ToyEncoder, source: Any) -> Any:
+        nonlocal calls, after
+        calls += self.training
+        if calls == 15 and self.training:  # the first batch of step 8
+            os.kill(os.getpid(), signal.SIGINT)
+            after += 1
+            os.kill(os.getpid(), signal.SIGINT)
+            after += 1
+        return forward(self, source)
+
+    config = toy_config(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyEncoder, "forward", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    assert after == 1
+    assert Store(tmp_path / "cut").all()[0][0].reason == "stopped by SIGINT"
+    events: list[Event] = []
+    record = run(config, watch=events.append).record
+    assert events[0].step == 5  # the last evaluation: a half-done step is nothing
+    assert same_result(record, run(toy_config(tmp_path / "straight")).record)
+
+
+@pytest.mark.parametrize(("workers", "position"), [(0, 6), (1, 5), (0, 11)])
+def test_stopped_while_it_waits_for_data(
+    workers: int, position: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two steps, within one, and at an epoch's first batch."""
+    iterate, taken = Loader.__iter__, 0
+
+    def stopping(self: Loader) -> Iterator[Any]:
+        nonlocal taken
+        for batch in iterate(self):
+            taken += self.shuffle
+            if self.shuffle and taken == position + 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    changes = {"trainer.workers": workers}
+    config = toy_config(tmp_path / "cut", changes)
+    with monkeypatch.context() as patch:
+        patch.setattr(Loader, "__iter__", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+    state = Checkpoints(next((tmp_path / "cut").glob("*/checkpoints"))).load("last")
+    assert state is not None
+    step = (position + 1) // 2
+    assert (state["progress"]["step"], state["feed"]["loader"]["position"]) == (step, 2 * step % 11)
+    record = run(toy_config(tmp_path / "cut", {"trainer.workers": 1 - workers})).record
+    assert record.resumed == 1
+    assert same_result(record, run(toy_config(tmp_path / "straight")).record)
+
+
+def test_checkpoints_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every step here; killed without a word, as SIGKILL does, nothing but the step under way is lost."""
+    saved = []
+    save = Checkpoints.save_last
+    monkeypatch.setattr(
+        Checkpoints, "save_last", lambda self, state: (saved.append(state["progress"]["step"]), save(self, state))
+    )
+    often = {"trainer.save_every": 1e-9, "budget.eval_every": None, "budget.select": "last"}
+    config = toy_config(tmp_path, broken("error", 15) | often)
+    assert run(config).record.status == "failed"
+    assert saved == list(range(1, 8))
+    saved.clear()
+    run(toy_config(tmp_path, {"trainer.save_every": 3600, "budget.eval_every": None, "budget.select": "last"}))
+    assert saved == [20]
+
+
+def test_a_finished_run_leaves_no_checkpoints_if_killed_before_they_were_removed(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, {"budget.steps": 2, "budget.eval_every": 2})
+    record = run(config).record
+    folder = tmp_path / record.id
+    three(folder / "checkpoints")
+    (folder / ".record.json.123.tmp").write_bytes(b"{")
+    outcome = run(config)
+    assert outcome.skipped
+    assert outcome.record == record
+    assert not (folder / "checkpoints").exists()
+    assert not (folder / ".record.json.123.tmp").exists()
+
+
+def test_a_record_of_a_failure_keeps_its_checkpoints(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, broken("error", 13))
+    record = run(config).record
+    assert run(config).skipped
+    assert (tmp_path / record.id / "checkpoints" / "last.pt").is_file()

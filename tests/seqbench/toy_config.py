@@ -44,6 +44,7 @@ TREE: dict[str, Any] = {
         "workers": 0,
         "threads": 1,
         "invariance_rows": 0,
+        "save_every": None,
         "progress": False,
     },
     "logger": {"csv": {"every": 2}},
