@@ -85,7 +85,7 @@ def _put(found: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def _accumulation(config: RunConfig) -> dict[str, Any]:
-    """How a step's parts are weighed, where there are several: a mean over items; before, a mean of the parts' means."""
+    """How a step's parts are weighed, if there are several: a mean over items, not one of the parts' means."""
     return {"accumulate_by": "items"} if config.trainer.accumulate > 1 else {}
 
 
