@@ -137,7 +137,7 @@ class Attempt:
                     given["test"],
                     rows=config.trainer.invariance_rows,
                     precision=config.trainer.precision,
-                    seconds=time.perf_counter() - self.start + self.progress.seconds_before,
+                    seconds=self.progress.look(),
                 )
             self.found["checkpoint"] = self._keep(fitted)
             self.found["match"] = match.facts(config, encoder, task)

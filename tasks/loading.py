@@ -136,9 +136,10 @@ def collated(
     batches: list[NDArray[np.int64]], collate: Callable[[NDArray[np.int64]], Any], *, workers: int
 ) -> Iterator[Any]:
     """Batches of the rows given, in that order, made here or by worker processes."""
+    rows = _Rows(batches, collate, (0, 0))
     if not workers:
-        return (collate(rows) for rows in batches)
-    return iter(DataLoader(_Rows(batches, collate), batch_size=None, num_workers=workers))
+        return (rows[i] for i in range(len(rows)))
+    return iter(DataLoader(rows, batch_size=None, num_workers=workers))
 
 
 class _Rows(Dataset[Any]):
