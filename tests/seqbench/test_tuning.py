@@ -121,7 +121,7 @@ def test_killed_in_the_middle_only_what_is_missing_is_run(tmp_path: Path, sample
     assert len(done) == 2
     starts: list[int] = []
     cut = run(config, watch=lambda event: starts.append(event.step) if event.kind == "start" else None).record
-    assert starts == [3, 0, 0]  # the third from its checkpoint, the fourth, the run itself
+    assert starts == [5, 0, 0]  # the third from where it was stopped, the fourth, the run itself
     whole = run(config_of(tmp_path / "whole", sampler=sampler)).record
 
     def facts(record: Record) -> list[Any]:
