@@ -57,7 +57,7 @@ def rebuild(record: Record, *, results: Path, allowed: Sequence[str]) -> Rebuilt
         logger="none",
     )
     try:
-        config = check_config(tree, names, [])
+        config = check_config(tree, names, [], allowed=list(allowed))
         task = build_task(config)
         check_pair(config, task)
     except ConfigError as error:
