@@ -200,6 +200,13 @@ def test_pairs_without_plan_say_why_they_can_t_be(
     change(
         results, record, config={**record.config, "encoder": {"_target_": "my_package.Mine"}, "allowed": ["my_package"]}
     )
+    record = made.write(results, encoder="dlinear", task="theirs")
+    foreign = {
+        "encoder": cells["dlinear", "etth1"].config.encoder,
+        "task": {"_target_": "my_package.Task"},
+        "allowed": ["my_package"],
+    }
+    change(results, record, config={**record.config, **foreign})
     found = study.gather(results, study.Asked(), out=tmp_path).left_out
     assert set(found) == {("dlinear", "listops"), ("repeat_last", "listops")}
     assert found["repeat_last", "listops"] == "has no rule repeat_last"
