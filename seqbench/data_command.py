@@ -40,11 +40,12 @@ def _table() -> str:
     for name in pinned.card_names():
         card = pinned.card(name)
         size = sum(fact.size or 0 for fact in card.files) / 1e6
-        cached = "yes" if pinned.is_cached(name) else "no"
+        cached = "generated" if card.generated else "yes" if pinned.is_cached(name) else "no"
         rows.append((name, cached, str(len(card.files)), f"{size:.1f}", card.modality, _short(card.licence)))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        [*lines, "generated: made by code, nothing to fetch; its files are only what tests compare it with"]
     )
 
 

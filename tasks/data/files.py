@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -20,6 +21,12 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = (".jsonl", ".ndjson")
 KNOWN = (*DELIMITERS, *JSON_LINES, ".parquet")
 
+MARKS = {  # byte order marks, the longer ones first: one begins as another does
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
 Rows = Iterator[tuple[str, Mapping[str, Any]]]  # where it stands, values by column
 
 
@@ -59,13 +66,18 @@ class Files(OwnData):
 
     def identity(self) -> list[FileFact]:
         """The files' checksums; their addresses are their names."""
+        self._check_formats()
         return facts(self.places)
 
-    def check(self) -> None:
-        """The files are there, not empty, of a known format, and have the columns."""
+    def _check_formats(self) -> None:
         for split, path in existing(self.places).items():
             if path.suffix.lower() not in KNOWN:
                 raise DataError(f"task.data.{split}: {path.name} is none of {', '.join(KNOWN)}; convert it to one")
+
+    def check(self) -> None:
+        """The files are there, not empty, of a known format, and have the columns."""
+        self._check_formats()
+        for split, path in existing(self.places).items():
             for where, row in self.rows(path):
                 self.columns.check(list(row), where)
                 break
@@ -147,19 +159,31 @@ def _parquet(path: Path, columns: Columns) -> Rows:
 
 
 def text_of(path: Path) -> str:
-    """A file's text, a byte order mark left out. Raises DataError with the line that isn't UTF-8."""
+    """A file's text, a byte order mark left out. Raises DataError with the line that isn't UTF-8, and what to do."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: can't be read ({error.strerror})") from None
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark):
+            raise DataError(
+                f"{path.name}: its byte order mark says {encoding.upper()}, not UTF-8\n{_convert(encoding)}"
+            )
+    if 0 in content[:1000]:  # no text in UTF-8 has it, every one in Latin letters has it in UTF-16
+        encoding = "utf-16le" if content[1:2] == b"\0" else "utf-16be"
+        raise DataError(f"{path.name}: has zero bytes, as UTF-16 has, or a file that is no text\n{_convert(encoding)}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{path.name} line {line}: byte 0x{content[error.start]:02x} is not UTF-8; convert the file, for instance"
-            " by `iconv -f latin1 -t utf-8`"
+            f"{path.name} line {line}: byte 0x{content[error.start]:02x} is not UTF-8\n"
+            f"{_convert('windows-1252')}, if it is Western European"
         ) from None
+
+
+def _convert(encoding: str) -> str:
+    return f"convert it: iconv -f {encoding} -t utf-8 OLD > NEW"
 
 
 def existing(places: Mapping[str, str | None]) -> dict[str, Path]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class Card:
     splits: dict[str, int]  # number of examples that the reader gives, counted
     files: tuple[FileFact, ...]  # all of them, those of the listing included
     listed: FileFact | None = None  # the listing itself, which stands for its files in `identity`
+    generated: bool = False  # what tasks read is made by code; the files are there to compare it with
     homepage: str = ""
     notes: str = ""
 
@@ -46,7 +48,9 @@ def card(name: str) -> Card:
     """The card of a set. Raises DataError for an unknown name."""
     path = CARDS / f"{name}.yaml"
     if not path.is_file():
-        raise DataError(f"no data set {name!r}; pinned are: {', '.join(card_names())}")
+        near = get_close_matches(name, card_names(), n=1)
+        meant = f" (did you mean {near[0]}?)" if near else ""
+        raise DataError(f"no data set {name!r}{meant}; pinned are: {', '.join(card_names())}")
     content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     files = tuple(FileFact(**file) for file in content.pop("files", []))
     listing, prefix = content.pop("listing", None), content.pop("url_prefix", None)

@@ -272,7 +272,26 @@ DATA = [
         ("no such column", "task.data.train=a.csv task.data.columns.target=star", "star", data("a.csv", CSV)),
         ("a ragged line", "task.data.train=a.csv", "a.csv line 3: 3 fields", data("a.csv", "text,label\na,b\na,b,c\n")),
         ("an unknown format", "task.data.train=a.xls", "a.xls is none of .csv", data("a.xls", CSV)),
-        ("not UTF-8", "task.data.train=a.csv", "a.csv", data("a.csv", b"text,label\n\xff\xfe,b\n")),
+        (
+            "Latin-1",
+            "task.data.train=a.csv",
+            "a.csv line 2: byte 0xe9",
+            data("a.csv", "text,label\né,b\n".encode("latin1")),
+        ),
+        (
+            "UTF-16",
+            "task.data.train=a.csv",
+            "says UTF-16, not UTF-8 convert it: iconv -f utf-16 -t",
+            data("a.csv", CSV.encode("utf-16")),
+        ),
+        (
+            "UTF-16 without a mark",
+            "task.data.train=a.csv",
+            "iconv -f utf-16le -t utf-8",
+            data("a.csv", CSV.encode("utf-16le")),
+        ),
+        ("UTF-32", "task.data.train=a.csv", "iconv -f utf-32 -t utf-8", data("a.csv", CSV.encode("utf-32"))),
+        ("a format before a record", "task.data.train=a.xls results=a.xls", "a.xls is none", data("a.xls", CSV)),
         (
             "broken JSON",
             "task.data.train=a.jsonl",

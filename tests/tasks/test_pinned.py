@@ -201,7 +201,7 @@ def test_a_file_that_may_not_be_read(folders: Path, monkeypatch: pytest.MonkeyPa
 
 def test_unknown_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "fewer"]) == 2
-    assert capsys.readouterr().err == "no data set 'fewer'; pinned are: few, many\n"
+    assert capsys.readouterr().err == "no data set 'fewer' (did you mean few?); pinned are: few, many\n"
     with pytest.raises(SystemExit) as stopped:
         main(["bring", "few"])
     assert stopped.value.code == 2
@@ -214,6 +214,16 @@ def test_the_list(folders: Path, net: Callable[[Fake], list[str]], capsys: pytes
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows[1] == ["few", "yes", "2", "0.0", "text", "L"]
     assert rows[2] == ["many", "no", "2", "0.0", "text", "L"]
+
+
+def test_a_generated_set_is_no_download(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(pinned, "CARDS", ROOT / "tasks" / "data" / "cards")
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:-1] if line.split()[1] == "generated"] == ["scan"]
+    assert lines[-1].startswith("generated: made by code, nothing to fetch")
+    assert main(["fetch", "sst"]) == 2
+    assert "(did you mean sst2?)" in capsys.readouterr().err
 
 
 def test_an_interruption_leaves_nothing(folders: Path, net: Callable[[Fake], list[str]]) -> None:
