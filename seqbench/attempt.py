@@ -20,11 +20,13 @@ from encoders.base import Encoder
 from encoders.trivial import Trivial
 from seqbench import cost, invariance, match, predictions, process, provenance, randomness
 from seqbench.build import build_encoder, judge
+from seqbench.casualty import oom_kills, saved_in
 from seqbench.config import RunConfig
-from seqbench.course import Diverged, Progress
-from seqbench.errors import ConfigError, RecordError
+from seqbench.course import Progress
+from seqbench.errors import ConfigError, RecordError, Unwritable
 from seqbench.facts import device_of, facts, now
 from seqbench.fit import Fitted, batching_of, fit
+from seqbench.health import Deadline, Diverged, TimedOut
 from seqbench.loggers import About, Sink, open_sinks
 from seqbench.progress import Bar, Event, Watch, ignore
 from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status, TuningFacts
@@ -57,6 +59,8 @@ class Attempt:
         self.config, self.task, self.store = config, task, store
         self.folder = store.folder(run_id)
         self.watch = watch or _bar(config, task)
+        self.deadline = Deadline(config.trainer.time_limit)
+        self.oom_kills = oom_kills()
         self.sinks: list[Sink] = []
         self.found = facts(config, task, run_id, known, jobs=jobs) | {"tuning": tuning}
         self.withhold = withhold  # a trial: the test split is not read
@@ -76,6 +80,7 @@ class Attempt:
                 self.checkpoints.clear()
             with (
                 process.signals(),
+                self.deadline.enforced(),
                 process.settings(threads=self.config.trainer.threads, deterministic=self.config.deterministic),
             ):
                 self._work()
@@ -200,6 +205,7 @@ class Attempt:
             progress=self.progress,
             sinks=self.sinks,
             watch=self.watch,
+            deadline=self.deadline,
         )
 
     def _state(self, encoder: Encoder) -> State | None:
@@ -249,10 +255,14 @@ class Attempt:
         if isinstance(error, OSError) and error.errno in FULL:
             raise self._unwritable(error) from None
         if isinstance(error, Diverged):
-            return self._write("diverged", str(error), error.step)
+            saved = self.progress.saved
+            healthy = "no checkpoint before that" if saved is None else f"last healthy checkpoint: step {saved}"
+            return self._write("diverged", f"{error}; {healthy}", error.step)
+        if isinstance(error, TimedOut):
+            return self._write("timed_out", f"{error}; the same command goes on", self.progress.step)
         reason = "\n".join(f"{type(error).__name__}: {error}".strip().splitlines()[:2])[:400]
         step = self.progress.step + 1
-        if _is_memory(error):
+        if is_memory(error, killed=(oom_kills() or 0) > (self.oom_kills or 0)):
             return self._write("out_of_memory", reason, step)
         text = traceback.format_exc().encode()
         self._guarded(lambda: write_atomic(self.folder / "error.log", text))
@@ -269,6 +279,7 @@ class Attempt:
             resumed=progress.resumed,
             notes=progress.notes,
             started=progress.started,
+            saved=None if status == "finished" else saved_in(self.folder, progress.saved),
             ended=now(),
             **self.found,
         )
@@ -282,7 +293,7 @@ class Attempt:
             raise self._unwritable(error) from None
 
     def _unwritable(self, error: OSError) -> RecordError:
-        return RecordError(
+        return Unwritable(
             f"results: {self.folder} cannot be written to ({reason_of(error)});"
             " make room, then the same command goes on from the last checkpoint"
         )
@@ -331,11 +342,16 @@ def _score_facts(score: Score) -> ScoreFacts:
     )
 
 
-def _is_memory(error: Exception) -> bool:
-    """Whether memory ran out; torch says so in several ways."""
+def is_memory(error: Exception, *, killed: bool) -> bool:
+    """Whether memory ran out; torch says so in several ways. `killed`: the system has killed a process for it."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    words = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "Cannot allocate memory")
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in words):
+        return True
+    return killed and "is killed by signal: Killed" in str(error)  # a DataLoader's worker
 
 
 def _bar(config: RunConfig, task: Task) -> Watch:

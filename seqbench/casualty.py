@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import signal
 import time
 from pathlib import Path
@@ -9,10 +11,10 @@ from pathlib import Path
 from seqbench.build import build_task
 from seqbench.claim import Claimed, claim
 from seqbench.config import RunConfig
-from seqbench.errors import RecordError
+from seqbench.errors import RecordError, Unwritable
 from seqbench.facts import facts, now
-from seqbench.record import Point, Record, Status
-from seqbench.resume import Checkpoints
+from seqbench.record import Point, Record, Saved, Status
+from seqbench.resume import LAST, PREVIOUS, Checkpoints
 from seqbench.store import Store, reason_of
 
 KILLED, ENDED = "the process was killed", "the process ended"  # reasons begin so; was_killed() knows them by that
@@ -21,7 +23,18 @@ PATIENCE = 5.0  # seconds for the dead process's own children to let go of its c
 
 def was_killed(record: Record) -> bool:
     """Whether its process died in it: then, if it is tried again, it goes on from its checkpoint."""
-    return record.status in ("failed", "out_of_memory") and (record.reason or "").startswith((KILLED, ENDED))
+    return record.status in ("killed", "failed", "out_of_memory") and (record.reason or "").startswith((KILLED, ENDED))
+
+
+def saved_in(folder: Path, step: int | None) -> Saved | None:
+    """The checkpoint that a run in a folder goes on from, which was saved after `step` steps."""
+    places = [folder / "checkpoints" / f"{name}.pt" for name in (LAST, PREVIOUS)]
+    path = next((place for place in places if place.is_file()), None)
+    if step is None or path is None:
+        return None
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Saved(path=path.relative_to(folder).as_posix(), sha256=digest, step=step)
 
 
 def oom_kills() -> int | None:
@@ -44,7 +57,7 @@ def cause(code: int, *, memory: bool) -> tuple[Status, str]:
         name = f"signal {-code}"
     if memory and -code == signal.SIGKILL:
         return "out_of_memory", f"{KILLED} ({name}); the system ran out of memory meanwhile"
-    return "failed", f"{KILLED} ({name})"
+    return "killed", f"{KILLED} ({name})"
 
 
 def bury(
@@ -70,7 +83,9 @@ def bury(
     while True:
         try:
             with claim(folder):
-                known = store.find(run_id)
+                known = None
+                with contextlib.suppress(RecordError):  # damaged: nothing of it counts
+                    known = store.find(run_id)
                 if known is not None and known.ended >= since:
                     return known
                 for left in folder.rglob(f".*.{process}.tmp"):  # seqbench.store.write_atomic's
@@ -85,6 +100,7 @@ def bury(
                     best_step=progress.get("best_step"),
                     resumed=progress.get("resumed", 0),
                     notes=progress.get("notes", []),
+                    saved=saved_in(folder, progress.get("step")),
                     ended=now(),
                     **facts(config, build_task(config), run_id, known, threads=threads, jobs=jobs)
                     | {"started": progress.get("started") or since},
@@ -92,7 +108,7 @@ def bury(
                 try:
                     store.write(record)
                 except OSError as error:
-                    raise RecordError(f"results: {folder} cannot be written to ({reason_of(error)})") from None
+                    raise Unwritable(f"results: {folder} cannot be written to ({reason_of(error)})") from None
                 return record
         except Claimed:
             if time.monotonic() - begun > PATIENCE:

@@ -148,6 +148,8 @@ class Trainer(_Section):
     threads: Count | None
     invariance_rows: Annotated[int, Field(ge=0)]
     save_every: Annotated[float, Field(gt=0)] | None
+    time_limit: Annotated[float, Field(gt=0)] | None = None  # records made before it was there have none
+    explosion: Annotated[float, Field(gt=1)] | None = None  # likewise
     progress: bool
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ import torch
 from seqbench import process, randomness
 from seqbench.evaluation import Evaluator
 from seqbench.feed import Feed
+from seqbench.health import Deadline, Diverged, TimedOut, above, check_loss
 from seqbench.limits import Meter
 from seqbench.loggers import Sink
 from seqbench.module import Module
@@ -22,16 +23,8 @@ from seqbench.record import Point
 from seqbench.resume import Checkpoints, State, weights
 from tasks.base import Task
 
-LEAVES = (process.Stopped, KeyboardInterrupt, SystemExit)  # what ends a training that can be gone on with
+LEAVES = (process.Stopped, KeyboardInterrupt, SystemExit, TimedOut)  # what ends a training that can be gone on with
 CHECK_EVERY = 20  # steps between looks at the losses on a device that would have to be waited for
-
-
-class Diverged(Exception):
-    """A loss that is not finite."""
-
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(f"the training loss is {loss} at step {step}")
-        self.step = step
 
 
 @dataclass
@@ -48,6 +41,9 @@ class Progress:
     train_seconds: float = 0.0  # in steps alone
     seconds: float = 0.0  # evaluation included
     wall: float = 0.0  # of the whole run
+    saved: int | None = None  # steps of the last checkpoint
+    first_loss: float | None = None  # of the first step
+    above: int = 0  # steps in a row with a loss far above it
     seconds_before: float = 0.0  # of `seconds`, in processes before this one
     wall_before: float = 0.0  # the same of `wall`
     items: int = 0  # labels that the losses were means over
@@ -104,6 +100,7 @@ class Plan:
     eval_limit: int | None
     patience: int | None
     keep_best: bool
+    explosion: float | None  # times the first loss
     log_every: int | None  # steps between two lines for the loggers; None: at evaluations alone
     save_every: float | None  # seconds between checkpoints; None: at evaluations alone
 
@@ -130,7 +127,9 @@ class Course(pl.Callback):
         progress: Progress,
         state: State | None,
         random_states: dict[str, Any],
+        deadline: Deadline,
     ) -> None:
+        self.deadline = deadline
         self.plan, self.meter, self.feed, self.evaluator = plan, meter, feed, evaluator
         self.checkpoints, self.sinks, self.watch = checkpoints, sinks, watch
         self.state = state  # until optimizer, schedule and loss scaling have taken theirs from it
@@ -191,6 +190,8 @@ class Course(pl.Callback):
             process.hold()
             self._save(trainer, pl_module)
             process.release()
+        if not over:
+            self.deadline.check()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save before the training is left, if that is between two steps; else the last checkpoint counts."""
@@ -207,16 +208,28 @@ class Course(pl.Callback):
         values = torch.stack([loss.float() for loss, _ in module.losses]).tolist()
         items = [number for _, number in module.losses]
         module.losses.clear()
-        for i, value in enumerate(values):
-            if not math.isfinite(value):
-                raise Diverged(self.checked_step + 1 + i // self.plan.accumulate, value)
+        parts = self.plan.accumulate
+        for i in range(0, len(values), parts):
+            self._judge(self.checked_step + 1 + i // parts, values[i : i + parts], items[i : i + parts])
         for value, number in zip(values, items, strict=True):
             self.progress.count(value, number)
         self.checked_step = self.progress.step
 
+    def _judge(self, step: int, losses: list[float], items: list[int]) -> None:
+        """Raise Diverged for a step's losses that are not finite, or that explode."""
+        for loss in losses:
+            check_loss(step, loss)
+        progress = self.progress
+        loss = _mean(sum(loss * number for loss, number in zip(losses, items, strict=True)), sum(items))
+        if progress.first_loss is None:
+            progress.first_loss = loss
+        factor = self.plan.explosion
+        progress.above = above(step, loss, first=progress.first_loss, factor=factor, already=progress.above)
+
     def evaluate(self, trainer: pl.Trainer, module: Module, *, over: bool) -> None:
         """Score the validation split, add a point to the curve, save, and see whether to go on (not if `over`)."""
         progress = self.progress
+        check_weights(module, progress.step)
         self._begin()
         if module.device.type == "cuda":
             torch.cuda.synchronize(module.device)
@@ -256,6 +269,8 @@ class Course(pl.Callback):
     def _save(self, trainer: pl.Trainer, module: Module) -> None:
         self._collect(module)
         self._account()
+        check_weights(module, self.progress.step)
+        self.progress.saved = self.progress.step
         self.checkpoints.save_last(self._state(trainer, module))
         self.saved_step, self.saved_at = self.progress.step, time.perf_counter()
 
@@ -303,6 +318,12 @@ class Course(pl.Callback):
 
 def _mean(total: float, items: int) -> float:
     return total / items if items else math.nan
+
+
+def check_weights(module: Module, step: int) -> None:
+    """Raise Diverged for weights that are not finite: what they are saved as would be no healthy checkpoint."""
+    if not all(bool(torch.isfinite(weight).all()) for weight in module.parameters()):
+        raise Diverged(step, f"the weights are not finite after step {step}")
 
 
 def _must_wait(device: torch.device) -> bool:

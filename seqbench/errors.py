@@ -9,3 +9,7 @@ class ConfigError(ValueError):
 
 class RecordError(ValueError):
     """A record that cannot be read or written: names the file, what is wrong with it and what would do."""
+
+
+class Unwritable(RecordError):
+    """Nothing can be written where records go: no other run of the sweep could write there either."""

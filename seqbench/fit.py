@@ -21,6 +21,7 @@ from seqbench.config import RunConfig
 from seqbench.course import Course, Plan, Progress
 from seqbench.evaluation import Evaluator
 from seqbench.feed import Feed
+from seqbench.health import Deadline
 from seqbench.limits import Meter
 from seqbench.loggers import Sink, log_every
 from seqbench.module import Module
@@ -57,11 +58,12 @@ def fit(
     progress: Progress,
     sinks: list[Sink],
     watch: Watch,
+    deadline: Deadline,
 ) -> Fitted:
     """Train until the budget is spent or patience ends, and return the module with the weights to be tested.
 
     `state` is the last checkpoint, if there is one; `progress` is filled with what it says and goes on from there.
-    Raises course.Diverged for a loss that is not finite.
+    Raises health.Diverged for a loss that is not finite or explodes, health.TimedOut where `deadline` is reached.
     """
     budget = config.budget
     loader = task.loader(
@@ -100,6 +102,7 @@ def fit(
             eval_limit=budget.eval_limit,
             patience=budget.patience,
             keep_best=budget.select == "best",
+            explosion=config.trainer.explosion,
             log_every=log_every(config.logger.model_dump(exclude_none=True)),
             save_every=config.trainer.save_every,
         ),
@@ -112,6 +115,7 @@ def fit(
         progress=progress,
         state=state,
         random_states=random_states,
+        deadline=deadline,
     )
     watch(Event(kind="start", step=progress.step, steps=meter.steps(progress.step)))
     with _quiet():

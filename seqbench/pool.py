@@ -25,7 +25,7 @@ from typing import Any
 
 from seqbench import casualty
 from seqbench.claim import Claimed
-from seqbench.errors import RecordError
+from seqbench.errors import RecordError, Unwritable
 from seqbench.facts import now
 from seqbench.jobs import cores
 from seqbench.report import Troubles, told
@@ -204,7 +204,7 @@ class Pool:
         elif what == "interrupted":
             line = "interrupted"
         elif what == "stop":
-            raise RecordError(said)
+            raise Unwritable(said)
         else:
             raise RuntimeError(f"{cell.title}, in a worker process:\n{said}")
         self.bar.finish(cell.id, line)
@@ -244,6 +244,10 @@ class Pool:
             )
         except Claimed as error:
             self._ended(cell, "elsewhere", str(error))
+        except Unwritable:
+            raise
+        except RecordError as error:
+            self._ended(cell, "not run", str(error))
         else:
             self._ended(cell, "end", record)
 

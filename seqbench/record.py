@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 SCHEMA_VERSION = 1
 
-Status = Literal["finished", "diverged", "out_of_memory", "timed_out", "interrupted", "failed"]
+Status = Literal["finished", "diverged", "out_of_memory", "timed_out", "interrupted", "killed", "failed"]
 
 
 class _Part(BaseModel):
@@ -199,6 +199,12 @@ class Artefact(_Part):
     sha256: str
 
 
+class Saved(Artefact):
+    """A checkpoint to go on from."""
+
+    step: int
+
+
 class Record(_Part):
     """One run. `results/<id>/record.json`."""
 
@@ -232,6 +238,7 @@ class Record(_Part):
     parents: list[str] = Field(default_factory=list)
     predictions: Artefact | None = None
     checkpoint: Artefact | None = None
+    saved: Saved | None = Field(default=None, description="last healthy checkpoint of a run that did not finish")
     best_step: int | None = None
     started: str = Field(description="ISO 8601, UTC")
     ended: str
@@ -239,6 +246,7 @@ class Record(_Part):
     notes: list[str] = Field(
         default_factory=list, description="what else to know of how it came about, a sentence each"
     )
+    sha256: str | None = Field(default=None, description="of the rest as canonical JSON; set and checked by the store")
 
 
 def schema() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,11 +17,10 @@ from seqbench.identity import run_id
 from seqbench.labels import as_asked
 from seqbench.match import matched
 from seqbench.progress import Watch, ignore
-from seqbench.record import Record, Status
+from seqbench.record import Record
+from seqbench.standing import UNDONE, stands
 from seqbench.store import Store
 from seqbench.tuning import check, is_tuned, tuned, without_floors
-
-UNDONE: tuple[Status, ...] = ("interrupted", "timed_out")  # these go on from their checkpoint, whatever `rerun` says
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +47,23 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: 
     check(config)
     store = Store(config.results)
     this = run_id(config, task)
-    known = store.find(this)
-    stands = known is not None and _stands(known, config)
-    if known is not None and stands and as_asked(known, config) is known:
+    known = _known(store, this, config)
+    done = known is not None and stands(known, config)
+    if known is not None and done and as_asked(known, config) is known:
         if known.status == "finished":
             tidy(store.folder(this))
         return Outcome(known, skipped=True)
     from seqbench.attempt import Attempt, check_machine  # Lightning takes seconds: after all that is said without it
 
-    if not stands:
+    if not done:
         store.check_writable()
         check_machine(config)
         task.data.check()
-    with claim(store.folder(this)):
-        known = store.find(this)  # again: another process may have finished it in the meantime
-        if known is not None and _stands(known, config):
+    with claim(store.folder(this)) as before:
+        if before:
+            print(f"{store.folder(this)}: {before} died in this run; it is taken over", file=sys.stderr)
+        known = _known(store, this, config)  # again: another process may have finished it in the meantime
+        if known is not None and stands(known, config):
             return Outcome(_asked_for(known, config, store), skipped=True)
         cut = known is None or known.status in UNDONE or was_killed(known)
         tuning = None
@@ -73,11 +75,14 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: 
         return Outcome(attempt.run(afresh=config.rerun == "always" or not cut), skipped=False)
 
 
-def _stands(record: Record, config: RunConfig) -> bool:
-    """Whether a record is all that this config asks for."""
-    if config.rerun == "always":
-        return False
-    return record.status not in UNDONE if config.rerun == "never" else record.status == "finished"
+def _known(store: Store, run_id: str, config: RunConfig) -> Record | None:
+    """The record that there is. One that is damaged is made anew where that is asked for; else RecordError."""
+    try:
+        return store.find(run_id)
+    except RecordError:
+        if config.rerun == "always":
+            return None
+        raise
 
 
 def _asked_for(record: Record, config: RunConfig, store: Store) -> Record:

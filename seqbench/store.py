@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
+import json
 import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydantic
 
-from seqbench.errors import RecordError
+from seqbench.errors import RecordError, Unwritable
 from seqbench.record import SCHEMA_VERSION, Record
 
 NAME = "record.json"
+AGAIN = "delete its folder, or make it anew with rerun=always"
 _OBJECT = pydantic.TypeAdapter(dict[str, object])
 
 
@@ -37,19 +41,23 @@ class Store:
         return self.root / run_id
 
     def find(self, run_id: str) -> Record | None:
-        """The record of a run; None where there is none. Raises RecordError for one that cannot be read."""
+        """The record of a run; None where there is none. Raises RecordError for one that is damaged or not its own."""
         path = self.folder(run_id) / NAME
-        return read(path) if path.is_file() else None
+        return self._own(path) if path.is_file() else None
+
+    @staticmethod
+    def _own(path: Path) -> Record:
+        record = read(path)
+        if record.id != path.parent.name:
+            raise RecordError(f"{path}: is the record of {record.id}, in a folder of another name; {AGAIN}")
+        return record
 
     def all(self) -> tuple[list[Record], list[Damage]]:
         """Every record, ordered by id, and every file that should be one and cannot be read: none is skipped."""
         records, damages = [], []
         for path in sorted(self.root.glob(f"*/{NAME}")):
             try:
-                record = read(path)
-                if record.id != path.parent.name:
-                    raise RecordError(f"{path}: is the record of {record.id}, in a folder of another name")
-                records.append(record)
+                records.append(self._own(path))
             except RecordError as error:
                 damages.append(Damage(path, str(error)))
         return records, damages
@@ -58,7 +66,7 @@ class Store:
         """Write a record, atomically. Raises OSError; what was there before then still is."""
         path = self.folder(record.id) / NAME
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, (record.model_dump_json(indent=2) + "\n").encode())
+        write_atomic(path, sealed(record))
         return path
 
     def check_writable(self) -> None:
@@ -68,13 +76,28 @@ class Store:
             with tempfile.TemporaryFile(dir=self.root):
                 pass
         except OSError as error:
-            raise RecordError(
+            raise Unwritable(
                 f"results: {self.root} cannot be written to ({reason_of(error)}); choose another folder: results=FOLDER"
             ) from None
 
 
+def sealed(record: Record) -> bytes:
+    """A record as it is written: JSON, with the checksum of all the rest in `sha256`."""
+    seal = _seal(json.loads(record.model_dump_json()))
+    return (record.model_copy(update={"sha256": seal}).model_dump_json(indent=2) + "\n").encode()
+
+
+def _seal(content: dict[str, Any]) -> str:
+    """sha256 of canonical JSON without `sha256`: of what the file says, not of later fields' defaults."""
+    rest = {key: value for key, value in content.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def read(path: Path) -> Record:
-    """The record in a file. Raises RecordError: unreadable, not JSON, of another schema version, a field too many."""
+    """The record in a file.
+
+    Raises RecordError: unreadable, not JSON, of another schema version, a field too many, edited since it was written.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -85,7 +108,9 @@ def read(path: Path) -> Record:
         raise RecordError(f"{path}: {_what_is_wrong(content, error)}") from None
     if "schema_version" not in record.model_fields_set or record.schema_version != SCHEMA_VERSION:
         raise RecordError(f"{path}: {_what_is_wrong(content, None)}")
-    return record
+    if record.sha256 is not None and record.sha256 != _seal(json.loads(content)):
+        raise RecordError(f"{path}: was edited after it was written (its checksum is another); {AGAIN}")
+    return record.model_copy(update={"sha256": None})
 
 
 def _what_is_wrong(content: bytes, error: pydantic.ValidationError | None) -> str:
@@ -93,7 +118,7 @@ def _what_is_wrong(content: bytes, error: pydantic.ValidationError | None) -> st
     try:
         version = _OBJECT.validate_json(content).get("schema_version")
     except pydantic.ValidationError:
-        return "is no JSON object (cut off?); delete its folder and run the cell again"
+        return f"is no JSON object (cut off?); {AGAIN}"
     if version != SCHEMA_VERSION or error is None:
         return (
             f"has schema_version {version}, this SeqBench reads {SCHEMA_VERSION};"

@@ -31,11 +31,13 @@ class Cell:
     config: RunConfig
     names: Names
     overrides: list[str]  # that make this config, without the study
+    values: dict[str, str] = field(default_factory=dict)  # of the keys that vary, besides encoder, task and seed
 
     @property
     def title(self) -> str:
-        """`encoder_only x scan, seed 0`."""
-        return f"{self.names.encoder} x {self.names.task}, seed {self.config.seed}"
+        """`encoder_only x scan, encoder.dim=64, seed 0`: what tells it from the others of its plan."""
+        vary = [f"{key}={value}" for key, value in self.values.items()]
+        return ", ".join([f"{self.names.encoder} x {self.names.task}", *vary, f"seed {self.config.seed}"])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,6 +58,7 @@ class Plan:
     description: str
     cells: list[Cell]
     left_out: list[LeftOut]
+    dimensions: list[str] = field(default_factory=list)  # keys that vary
 
 
 def plan(study: str, overrides: Sequence[str] = (), *, loader: ConfigLoader | None = None) -> Plan:
@@ -104,6 +107,7 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
     left_out = pairs.judge()
     cells: dict[str, Cell] = {}
     ready: dict[str, Task] = {}  # with data, where a budget is matched
+    vary = [key for key in grid.dimensions if key not in ("encoder", "task", "seed")]
     for row in rows:
         pair = _key(row.config.encoder, row.config.task)
         if pair in left_out:
@@ -120,7 +124,16 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
             this = identity.digest({**facts, "seed": seed})
             typed = list(overrides.values())
             config = row.config.model_copy(update={"seed": seed, "overrides": typed})
-            cells.setdefault(this, Cell(id=this, config=config, names=config.names, overrides=typed))
+            cells.setdefault(
+                this,
+                Cell(
+                    id=this,
+                    config=config,
+                    names=config.names,
+                    overrides=typed,
+                    values={key: overrides[key].partition("=")[2] for key in vary if key in overrides},
+                ),
+            )
     lines = {(out.encoder, out.task, out.reason): out for out in left_out.values()}
     if not cells:
         raise join([f"{out.encoder} x {out.task}: {out.reason}" for out in lines.values()])
@@ -130,6 +143,7 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
         description=grid.description,
         cells=list(cells.values()),
         left_out=list(lines.values()),
+        dimensions=grid.dimensions,
     )
 
 

@@ -12,11 +12,12 @@ from typing import Any
 from hydra.core.config_loader import ConfigLoader
 
 from seqbench.claim import Claimed
-from seqbench.errors import ConfigError, RecordError
+from seqbench.errors import ConfigError, RecordError, Unwritable
 from seqbench.jobs import lanes
 from seqbench.labels import as_asked
 from seqbench.record import Record
 from seqbench.report import Troubles, headline, told
+from seqbench.standing import stands
 from seqbench.store import Store
 from seqbench.study import Cell, Plan, plan_sweep
 from seqbench.studybar import StudyBar, ticking
@@ -39,9 +40,20 @@ def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | No
     for out in plan.left_out:
         print(f"  {out.encoder} x {out.task}: -, {out.reason}", file=sys.stderr)
     troubles = _here(missing) if launch is None else _elsewhere(plan, missing, launch)
-    records = {cell.id: Store(cell.config.results).find(cell.id) for cell in plan.cells}
+    records = {cell.id: _found(cell, troubles) for cell in plan.cells}
     print(table(plan, records, troubles))
+    for line in tracebacks(plan, records):
+        print(line)
     return 0 if all(_done(record) or this in troubles.elsewhere for this, record in records.items()) else 1
+
+
+def _found(cell: Cell, troubles: Troubles) -> Record | None:
+    """A cell's record; one that can't be read is the cell's trouble, and no other's."""
+    try:
+        return Store(cell.config.results).find(cell.id)
+    except RecordError as error:
+        troubles.not_run[cell.id] = str(error).splitlines()[0]
+        return None
 
 
 def _done(record: Record | None) -> bool:
@@ -63,10 +75,7 @@ def _stands(cell: Cell) -> bool:
         record = Store(cell.config.results).find(cell.id)
     except RecordError:
         return False  # run() says it
-    if record is None or as_asked(record, cell.config) is not record:
-        return False
-    final = ("finished",) if cell.config.rerun == "failed" else ("finished", "diverged", "out_of_memory", "failed")
-    return record.status in final
+    return record is not None and as_asked(record, cell.config) is record and stands(record, cell.config)
 
 
 def _here(cells: list[Cell]) -> Troubles:
@@ -101,7 +110,9 @@ def _one_by_one(cells: list[Cell], bar: StudyBar) -> Troubles:
             except Claimed as error:
                 troubles.elsewhere[cell.id] = str(error).splitlines()[0]
                 said = f"running elsewhere: {troubles.elsewhere[cell.id]}"
-            except (ConfigError, DataError) as error:
+            except Unwritable:
+                raise
+            except (ConfigError, DataError, RecordError) as error:
                 troubles.not_run[cell.id] = str(error).splitlines()[0]
                 said = f"not run: {troubles.not_run[cell.id]}"
             bar.finish(cell.id, said)
@@ -110,7 +121,7 @@ def _one_by_one(cells: list[Cell], bar: StudyBar) -> Troubles:
 
 
 def _title(cell: Cell, seeds: bool) -> str:
-    return cell.title if seeds else f"{cell.names.encoder} x {cell.names.task}"
+    return cell.title if seeds else cell.title.removesuffix(f", seed {cell.config.seed}")
 
 
 def _elsewhere(plan: Plan, cells: list[Cell], launch: Launch) -> Troubles:
@@ -126,9 +137,17 @@ def _weight(cell: Cell) -> int:
     return 0 if cell.config.encoder["_target_"] == "encoders.trivial.Trivial" else cell.config.budget.steps or STEPS
 
 
+def tracebacks(plan: Plan, records: dict[str, Record | None]) -> list[str]:
+    """For each cell that failed with an error of its own, where the whole of it is."""
+    failed = [cell for cell in plan.cells if (record := records[cell.id]) is not None and record.status == "failed"]
+    paths = [(cell.title, Path(cell.config.results) / cell.id / "error.log") for cell in failed]
+    return [f"{title}: traceback in {path}" for title, path in paths if path.is_file()]
+
+
 def table(plan: Plan, records: dict[str, Record | None], troubles: Troubles) -> str:
     """The cells with status, headline of the test split and record, as text."""
-    rows = [("encoder", "task", "seed", "status", "test", "record")]
+    vary = [key for key in plan.dimensions if key not in ("encoder", "task", "seed")]
+    rows = [("encoder", "task", *vary, "seed", "status", "test", "record")]
     for cell in plan.cells:
         record = records[cell.id]
         status = "not run" if record is None else record.status.replace("_", " ")
@@ -138,6 +157,7 @@ def table(plan: Plan, records: dict[str, Record | None], troubles: Troubles) -> 
             status, place = "running elsewhere", troubles.elsewhere[cell.id]
         elif record is None:
             place = troubles.not_run.get(cell.id, "-")
-        rows.append((cell.names.encoder, cell.names.task, str(cell.config.seed), status, score, place))
+        own = (cell.names.encoder, cell.names.task, *(cell.values.get(key, "-") for key in vary))
+        rows.append((*own, str(cell.config.seed), status, score, place))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)

@@ -83,7 +83,7 @@ def work(descriptor: int, threads: int) -> None:
 
 def _cell(config: RunConfig, jobs: int, watch: _Watch) -> tuple[Any, ...]:
     from seqbench.claim import Claimed
-    from seqbench.errors import ConfigError, RecordError
+    from seqbench.errors import ConfigError, RecordError, Unwritable
     from seqbench.process import Stopped
     from seqbench.run import run
     from tasks.data.base import DataError
@@ -92,9 +92,9 @@ def _cell(config: RunConfig, jobs: int, watch: _Watch) -> tuple[Any, ...]:
         return "end", run(config, watch=watch, jobs=jobs).record
     except Claimed as error:
         return "elsewhere", str(error)
-    except RecordError as error:
+    except Unwritable as error:
         return "stop", str(error)
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, RecordError) as error:
         return "not run", str(error)
     except (KeyboardInterrupt, Stopped):
         return ("interrupted",)

@@ -129,9 +129,9 @@ def test_a_cell_that_is_held_is_no_failure(toy: Toy) -> None:
 @pytest.mark.parametrize(
     "code, memory, expected",
     [
-        (-9, False, ("failed", "the process was killed (signal 9, SIGKILL)")),
+        (-9, False, ("killed", "the process was killed (signal 9, SIGKILL)")),
         (-9, True, ("out_of_memory", "the process was killed (signal 9, SIGKILL); the system ran out of memory")),
-        (-11, True, ("failed", "the process was killed (signal 11, SIGSEGV)")),
+        (-11, True, ("killed", "the process was killed (signal 11, SIGSEGV)")),
         (3, True, ("failed", "the process ended in the middle of it, with exit code 3")),
     ],
 )
@@ -158,7 +158,7 @@ def test_the_record_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert bury("2000-01-01T00:00:00+00:00") == cut  # it had written a record before it died
     record = bury("2999-01-01T00:00:00+00:00")
     assert Store(config.results).find(cut.id) == record
-    assert (record.status, record.reason, record.failed_at_step) == ("failed", reason, 12)
+    assert (record.status, record.reason, record.failed_at_step) == ("killed", reason, 12)
     assert [point.step for point in record.curves] == [5, 10]
     assert record.encoder.family == "toy"
     assert not list(folder.glob(".*"))
@@ -210,7 +210,7 @@ def test_one_is_killed_one_is_held_the_others_are_as_ever(toy: Toy, monkeypatch:
     found = by_cell(toy)
     assert set(found) == {("toy", 0), ("toy", 1), ("killed", 0)}
     killed = found["killed", 0]
-    assert (killed.status, killed.reason) == ("failed", "the process was killed (signal 9, SIGKILL)")
+    assert (killed.status, killed.reason) == ("killed", "the process was killed (signal 9, SIGKILL)")
     assert [point.step for point in killed.curves] == [5, 10]
     assert (toy.work / "results" / killed.id / "checkpoints" / "last.pt").is_file()
     printed = [line for line in said.err.splitlines() if "word" in line]
@@ -222,7 +222,7 @@ def test_one_is_killed_one_is_held_the_others_are_as_ever(toy: Toy, monkeypatch:
     assert [count and count[1] for count in counts] == ["1", "2", "3", "4"], said.err
     table = said.out.splitlines()
     assert sum("running elsewhere" in line for line in table) == 1
-    assert sum("failed" in line for line in table) == 1
+    assert sum("killed  " in line and "finished" not in line for line in table) == 2
     alone = toy("-m", "encoder=toy", *grid[1:], "results=alone", base=[])
     assert alone.code == 0
     for path in (toy.work / "alone").glob("*/record.json"):

@@ -61,7 +61,7 @@ def test_record_is_complete_and_valid(whole: Record) -> None:
     assert whole.status == "finished"
     content = json.loads((folder_of(whole) / "record.json").read_text())
     jsonschema.validate(content, schema())
-    assert Record.model_validate(content) == whole
+    assert Record.model_validate({**content, "sha256": None}) == whole
     assert [p.step for p in whole.curves] == [5, 10, 15, 20]
     assert all(
         set(p.values) == {"train/loss", "train/lr", "valid/loss", "valid/hits", "valid/misses"} for p in whole.curves
@@ -273,7 +273,7 @@ def test_killed_and_resumed_is_as_uninterrupted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "status", "reason"),
     [
-        ("nan", "diverged", "the training loss is nan at step 7"),
+        ("nan", "diverged", "the training loss is nan at step 7; last healthy checkpoint: step 5"),
         ("oom", "out_of_memory", "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"),
         ("error", "failed", "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
     ],

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import shutil
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -375,13 +379,101 @@ def test_other_launchers_are_handed_the_cells(toy: Toy, monkeypatch: pytest.Monk
     assert {tuple(read(path).studies) for path in toy.records()} == {("tiny",)}
 
 
-def test_damaged_records_are_made_again_or_named(toy: Toy) -> None:
-    assert toy().code == 0
-    toy.records()[0].write_text("{")
-    said = toy("-m", "seed=0")
+def cut(path: Path) -> None:
+    path.write_text(path.read_text()[:100])
+
+
+def edit(path: Path) -> None:
+    path.write_text(path.read_text().replace('"value": 0.', '"value": 0.9', 1))
+
+
+def version(path: Path) -> None:
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 2'))
+
+
+def swap(path: Path) -> None:
+    """With that of another run."""
+    other = next(p for p in path.parents[1].glob("*/record.json") if p != path)
+    mine, theirs = path.read_bytes(), other.read_bytes()
+    path.write_bytes(theirs)
+    other.write_bytes(mine)
+
+
+def rubbish(path: Path) -> None:
+    """For the checkpoint of a run that was interrupted."""
+    record = read(path)
+    Store(path.parents[1]).write(record.model_copy(update={"status": "interrupted"}))
+    (path.parent / "checkpoints").mkdir()
+    for name in ("last", "best"):
+        (path.parent / "checkpoints" / f"{name}.pt").write_bytes(b"PK" + b"x" * 100)
+
+
+@pytest.mark.parametrize(
+    "damage, hurt, says",
+    [
+        (cut, 1, "is no JSON object (cut off?)"),
+        (edit, 1, "was edited after it was written"),
+        (version, 1, "has schema_version 2"),
+        (swap, 2, "in a folder of another name"),
+    ],
+)
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_damage_is_its_own_cells_matter(
+    damage: Callable[[Path], None], hurt: int, says: str, jobs: int, toy: Toy
+) -> None:
+    """Planted in a store: told in a line, none used in silence, the other cells run and the table is printed."""
+    assert toy("-m", "encoder=toy,majority", "seed=0").code == 0
+    damage(toy.records()[0])
+    records, damages = Store(toy.work / "results").all()
+    assert (len(records), len(damages)) == (2 - hurt, hurt)
+    assert says in damages[0].reason
+    said = toy("-m", "encoder=toy,majority", "seed=0,1", f"jobs={jobs}")
+    assert said.code == 1, said.err
+    assert "Traceback" not in said.err
+    table = said.out.splitlines()
+    assert len(table) == 1 + 4
+    assert [says in line and "not run" in line for line in table].count(True) == hurt
+    assert ["finished" in line for line in table].count(True) == 4 - hurt
+    assert toy("-m", "encoder=toy,majority", "seed=0,1", f"jobs={jobs}", "rerun=always").code == 0
+    assert Store(toy.work / "results").all()[1] == []
+
+
+def test_a_copied_record_is_told(toy: Toy) -> None:
+    assert toy("-m", "seed=0,1").code == 0
+    shutil.copytree(toy.records()[0].parent, toy.work / "results" / "copy")
+    records, damages = Store(toy.work / "results").all()
+    assert len(records) == 2
+    assert [str(damage.path) for damage in damages] == [str(toy.work / "results" / "copy" / "record.json")]
+
+
+def test_a_damaged_checkpoint_is_its_own_cells_matter(toy: Toy) -> None:
+    assert toy("seed=0").code == 0
+    rubbish(toy.records()[0])
+    said = toy("-m", "seed=0,1")
+    assert "Traceback" not in said.err
+    assert sum("finished" in line for line in said.out.splitlines()) >= 1
+    assert len(said.out.splitlines()) == 1 + 2
+    assert said.code in (0, 1)  # 0 where an older one, or the beginning, takes its place
+
+
+def test_a_full_disk_ends_a_sweep(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    said = toy("-m", "seed=0,1")
     assert said.code == 2
-    assert "is no JSON object" in said.err
-    assert Store(toy.work / "results").all()[1]
+    assert "cannot be written to (no space left on device)" in said.err
+
+
+def test_the_table_shows_what_varies(toy: Toy) -> None:
+    said = toy("-m", "encoder.dim=4,6", "budget.steps=5")
+    assert said.code == 0
+    table = [line.split() for line in said.out.splitlines()]
+    assert table[0] == ["encoder", "task", "encoder.dim", "seed", "status", "test", "record"]
+    assert [row[2] for row in table[1:]] == ["4", "6"]
+    assert "toy x toy, encoder.dim=4  hits" in said.err
+    assert "toy x toy, encoder.dim=6  hits" in said.err
 
 
 # -- the bar -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -184,14 +185,19 @@ class LargerEncoder(ToyEncoder):
 
 
 class BrokenEncoder(ToyEncoder):
-    """Goes wrong in its `at`-th forward pass in training: a NaN, memory that runs out, an error, a kill."""
+    """Goes wrong in its `at`-th forward pass in training: a NaN, memory that runs out, an error, a kill.
+
+    Or from then on: slow, a loss that explodes; or in every `at`-th: a loss with spikes.
+    """
 
     def __init__(
         self,
         *,
         dim: int,
         dropout: float,
-        how: Literal["nan", "oom", "error", "kill", "interrupt"],
+        how: Literal[
+            "nan", "oom", "error", "kill", "interrupt", "weights", "explode", "spikes", "sleep", "memory", "exit"
+        ],
         at: int,
         spec: InputSpec,
     ) -> None:
@@ -204,7 +210,19 @@ class BrokenEncoder(ToyEncoder):
         if not self.training or "SEQBENCH_TOY_HEALTHY" in os.environ:
             return states
         self.passes += 1
-        if self.passes == self.at:
+        if self.how == "sleep" and self.passes >= self.at:
+            time.sleep(0.1)
+        if (self.how == "explode" and self.passes >= self.at) or (self.how == "spikes" and self.passes % self.at == 0):
+            states.losses["far"] = states.values.sum() * 0 + 1e4
+        elif self.how not in ("sleep", "explode", "spikes") and self.passes == self.at:
+            if self.how == "weights":
+                with torch.no_grad():
+                    self.norm.bias.register_hook(lambda gradient: gradient * float("nan"))
+                return states
+            if self.how == "memory":
+                torch.empty(2**60)
+            if self.how == "exit":
+                os._exit(3)
             if self.how == "nan":
                 return States(values=states.values * float("nan"), mask=states.mask)
             if self.how == "oom":

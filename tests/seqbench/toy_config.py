@@ -45,6 +45,8 @@ TREE: dict[str, Any] = {
         "threads": 1,
         "invariance_rows": 0,
         "save_every": None,
+        "time_limit": None,
+        "explosion": 10.0,
         "progress": False,
     },
     "logger": {"csv": {"every": 2}},
