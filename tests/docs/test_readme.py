@@ -52,6 +52,15 @@ def test_there_are_commands_of_each_kind() -> None:
     assert heads >= scripts | {"make quickstart", "make test"}
 
 
+def test_folders_of_results_are_not_in_git_but_published_ones() -> None:
+    def ignored(path: str) -> bool:
+        return subprocess.run(["git", "check-ignore", "-q", path], cwd=ROOT).returncode == 0
+
+    assert ignored("results/0123/record.json")
+    assert ignored("results_mine/0123/record.json")
+    assert not ignored("results/published/0123/record.json")
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with what the README's examples name: a file of reviews and a package."""

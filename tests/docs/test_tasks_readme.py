@@ -136,7 +136,7 @@ def test_the_hub_command_is_checked_up_to_the_network() -> None:
 
 
 def test_mistakes_on_these_command_lines_are_named() -> None:
-    [command] = [command for command in COMMANDS if "reviews.csv" in command]
+    command = next(command for command in COMMANDS if "reviews.csv" in command)
     with pytest.raises(ConfigError, match=r"task\.data\.train: missing"):
         configured(command.replace("task.data.train=reviews.csv", ""))
     task = build_task(configured(command.replace("columns.target=stars", "columns.target=star")))
