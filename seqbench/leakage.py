@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pydantic
@@ -18,9 +18,10 @@ from seqbench.errors import RecordError
 from seqbench.provenance import canonical
 from seqbench.record import SplitFacts
 from seqbench.store import reason_of, write_atomic
-from tasks.base import Task
-from tasks.data.base import Example
-from tasks.loading import sample_rows
+
+if TYPE_CHECKING:  # a board reads warnings, and needs no torch for it
+    from tasks.base import Task
+    from tasks.data.base import Example
 
 FOLDER = "leakage"  # beside the records: results/leakage/<key>.json
 NEAR = 0.8  # Jaccard similarity of shingles from which two sources are near duplicates
@@ -169,6 +170,8 @@ def _near(one: Sequence[Example], other: Sequence[Example]) -> tuple[int, int]:
     """Near duplicates among a sample of `one`, and its size; (0, 0) for sources without words or items."""
     from sklearn.feature_extraction.text import HashingVectorizer
 
+    from tasks.loading import sample_rows
+
     few = [one[i] for i in sample_rows(len(one), TEST_ROWS).tolist()]
     many = [other[i] for i in sample_rows(len(other), TRAIN_ROWS).tolist()]
     given = [pieces for example in few if len(pieces := _shingles(example.source)) >= LEAST]
@@ -208,6 +211,8 @@ def _shingles(source: Any) -> set[str]:
 # -- baselines ---------------------------------------------------------------------------------------------------------
 def _baselines(train: list[Example], test: list[Example]) -> tuple[list[Baseline], dict[str, float]]:
     """Constant, length alone, bag of words: for one class or one number a row, and [] for other targets."""
+    from tasks.loading import sample_rows
+
     few = [test[i] for i in sample_rows(len(test), 10 * TEST_ROWS).tolist()]
     many = [train[i] for i in sample_rows(len(train), TRAIN_ROWS // 2).tolist()]
     kinds = {type(example.target) for example in many}

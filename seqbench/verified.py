@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +15,7 @@ from seqbench.store import NAME as RECORD
 from seqbench.store import reason_of, write_atomic
 
 NAME = "verified.json"
+NAMES = (("", "studies"), ("encoder", "label"), ("task", "label"))  # of a record: no part of the run
 Verdict = Literal["identical", "within_tolerance", "different", "impossible"]
 PASSED: tuple[Verdict, ...] = ("identical", "within_tolerance")
 
@@ -34,11 +36,11 @@ class Compared(_Part):
 
 
 class Verified(_Part):
-    """What came of running a record again. It is about the record's bytes: a record edited since has no verdict."""
+    """What came of running a record again. It is about what the record says: a record edited since has no verdict."""
 
     schema_version: Literal[1] = 1
     id: str
-    record_sha256: str = Field(description="of record.json when it was verified")
+    record_sha256: str = Field(description="of record.json when it was verified, names aside (sha256_of)")
     verdict: Verdict
     reason: str = Field(description="one line for people")
     time: str = Field(description="ISO 8601, UTC")
@@ -90,8 +92,13 @@ def write(folder: Path, verified: Verified, *, name: str = NAME) -> Path:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's bytes; "" for one that can't be read."""
+    """Of what a record says, its names aside: studies that ask for it and labels may come later; "" for no record."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
         return ""
+    for place, name in NAMES:
+        part = content.get(place) if place else content
+        if isinstance(part, dict):
+            part.pop(name, None)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

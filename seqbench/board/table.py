@@ -12,7 +12,6 @@ from seqbench.board.grouping import Item, columns_of, items_of, rows_of
 from seqbench.board.model import Board, Column, Row, Run
 from seqbench.board.scoring import counted, run_of, score_column
 from seqbench.board.summary import Method, summarise
-from seqbench.record import Record
 
 FEW_SEEDS = 5
 
@@ -55,7 +54,7 @@ def build(
     runs = [run_of(item, split) for item in items if item.entry]
     runs.sort(key=lambda run: (run.column, run.row, run.record.seed))
     counted = [run for run in runs if run.counted]
-    built = [_accounted(column, [r.record for r in counted if r.column == column.id]) for column in built]
+    built = [_accounted(column, [r for r in counted if r.column == column.id]) for column in built]
     built = [_compared(column, rows, counted) for column in built]
     scored: dict[tuple[str, str], list[Run]] = {}
     for run in counted:
@@ -83,10 +82,11 @@ def build(
     )
 
 
-def _accounted(column: Column, records: Sequence[Record]) -> Column:
-    """The column with what became of its examples, floors aside: those may have other tokens."""
+def _accounted(column: Column, runs: Sequence[Run]) -> Column:
+    """The column with what became of its examples, floors aside (those may have other tokens), and what they leak."""
+    records = [run.record for run in runs]
     found = accounting.accounts([r for r in records if r.encoder.family != "trivial"] or records)
-    told = accounting.notices(found, column.label)
+    told = [*accounting.notices(found, column.label), *accounting.leaks(runs, column.label)]
     return replace(column, accounts=found, notices=(*column.notices, *told))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from seqbench import lineage, verified
+from seqbench import leakage, lineage, verified
 from seqbench.board import accounting, collect, csv_table, latex, markdown, page, study
 from seqbench.board.model import Board, Cell
 from seqbench.board.summary import Method
@@ -213,3 +213,35 @@ def test_pairs_without_plan_say_why_they_can_t_be(
     cell = board_of(results, left_out=found).cells["dlinear", "listops"]
     assert (cell.state, cell.notes) == ("not planned", (found["dlinear", "listops"],))
     assert board_of(results, left_out=found).cells["foreign", "listops"].state == "not run"
+
+
+def test_a_verdict_stands_while_names_come_and_goes_with_a_number(tmp_path: Path) -> None:
+    record = with_files(tmp_path, made.write(tmp_path))
+    verify(tmp_path, record)
+    named = change(
+        tmp_path, record, studies=["later"], encoder=record.encoder.model_copy(update={"label": "another name"})
+    )
+    assert [mark.kind for mark in only(board_of(tmp_path)).marks] == ["verified"]
+    [score] = [score for by in named.scores.values() for score in by.values()][:1]
+    edited = {split: dict.fromkeys(by, score.model_copy(update={"value": 0.123})) for split, by in named.scores.items()}
+    change(tmp_path, named, scores=edited)
+    assert "verified" not in [mark.kind for mark in only(board_of(tmp_path)).marks]
+
+
+def test_what_the_data_leaks_stands_under_its_column(tmp_path: Path) -> None:
+    record = made.write(tmp_path)
+    splits = {"train": record.splits["test"].model_copy(update={"sha256": "a" * 64, "in_train": 7})} | record.splits
+    splits["test"] = splits["test"].model_copy(update={"in_train": 13})
+    record = change(tmp_path, record, splits=splits)
+    said = [text for text in board_of(tmp_path).columns[0].notices if "stand in train" in text]
+    assert said == ["listops: 13 of 100 rows of test (13 %) stand in train, too"]
+    report = leakage.Leakage(
+        key=leakage.key_of(splits), task="x", shared=[], baselines=[], prior={}, warnings=["length alone tells"]
+    )
+    path = leakage.write(tmp_path, report)
+    assert "listops: length alone tells" in board_of(tmp_path).columns[0].notices
+    assert not [text for text in board_of(tmp_path).columns[0].notices if "stand in train" in text]
+    path.write_text("{")
+    [told] = [text for text in board_of(tmp_path).columns[0].notices if "leakage" in text]
+    assert "delete it" in told
+    assert str(tmp_path) not in told
