@@ -53,7 +53,7 @@ function filter() {
   }
   for (const cell of byId("matrix").querySelectorAll("[data-task]")) cell.hidden = !taskFits(cell.dataset.task, cell.dataset.modality);
   for (const row of byId("matrix").querySelectorAll("tbody tr")) row.hidden = !named.has(row.dataset.row);
-  for (const part of byId("splits").querySelectorAll("[data-task]")) part.hidden = !taskFits(part.dataset.task, part.dataset.modality);
+  for (const part of document.querySelectorAll("#splits [data-task], #trials figure")) part.hidden = !taskFits(part.dataset.task, part.dataset.modality);
   byId("shown").textContent = `${shown} of ${byId("cells").querySelectorAll("tr.cell").length} cells`;
   if (filters.task) {
     for (const id of ["scatter-task", "curves-task"]) {
@@ -87,6 +87,7 @@ function redraw() {
   drawScatter(data, visible);
   drawCurves(data, visible);
   drawProfiles(data, visible);
+  drawTrials(data, visible);
 }
 for (const id of ["scatter-task", "scatter-cost", "scatter-machine", "scatter-log"]) byId(id).addEventListener("input", () => drawScatter(data, visible));
 for (const id of ["curves-task", "curves-kind", "curves-axis"]) byId(id).addEventListener("input", () => drawCurves(data, visible));

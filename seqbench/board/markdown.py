@@ -19,7 +19,7 @@ def render(board: Board) -> str:
         parts.append(escape(", ".join(fact for fact in facts if fact)) or "No run has finished.")
         parts.append(_task(board, column))
         parts.extend(_bullets([account.line() for account in column.accounts]))
-        parts.extend(_bullets(column.notices))
+        parts.extend(_bullets([*column.notices, *(trials.line() for trials in column.trials)]))
     if board.failures:
         parts.append("## Runs that did not finish")
         parts.extend(_bullets(words.failures(board)))

@@ -13,6 +13,7 @@ from seqbench.board.collect import Expected
 from seqbench.board.costs import CostLine
 from seqbench.board.marks import Mark
 from seqbench.board.text import Scale
+from seqbench.board.tuned import Trials
 from seqbench.record import Record
 
 State = Literal["scored", "undefined", "failed", "not run", "not planned"]
@@ -34,6 +35,7 @@ class Column:
     machines: tuple[str, ...]  # machine classes that its costs come from
     notices: tuple[str, ...]
     accounts: tuple[Account, ...] = ()  # what became of each split's examples
+    trials: tuple[Trials, ...] = ()  # of its tuned rows
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

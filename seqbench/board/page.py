@@ -22,9 +22,18 @@ from seqbench.board.aggregates import LEVELS
 from seqbench.board.costs import COSTS
 from seqbench.board.curves import curve, limit_for
 from seqbench.board.model import Board, Cell, Column, Run
+from seqbench.board.tuned import shown
 
 HERE = Path(__file__).parent
-SCRIPTS = ("svg.js", "scatter.js", "curves.js", "profiles.js", "details.js", "board.js")  # inlined in this order
+SCRIPTS = (
+    "svg.js",
+    "scatter.js",
+    "curves.js",
+    "profiles.js",
+    "trials.js",
+    "details.js",
+    "board.js",
+)  # inlined in this order
 REPEATED = ("code", "environment", "data", "splits")  # the same in many records, embedded once
 
 
@@ -49,6 +58,7 @@ def render(board: Board, *, out: Path) -> str:
         numbers={row.id: i for i, row in enumerate(board.rows)},
         places={column.id: i for i, column in enumerate(board.columns)},
         sort_key=sort_key,
+        shown=shown,
         style=style,
         script=script,
         policy=_policy(style, script),
@@ -66,6 +76,17 @@ def payload(board: Board, *, out: Path) -> dict[str, Any]:
     numbers = {machine: i for i, machine in enumerate(machines)}
     return {
         "columns": [_column(column) for column in board.columns],
+        "trials": [
+            {
+                "row": rows[trials.row],
+                "column": columns[column.id],
+                "metric": trials.metric,
+                "sampler": trials.sampler,
+                "points": list(trials.points),
+            }
+            for column in board.columns
+            for trials in column.trials
+        ],
         "rows": [{"label": r.label, "family": r.family, "trivial": r.trivial} for r in board.rows],
         "levels": [round(float(level), 6) for level in LEVELS],
         "profiles": [

@@ -93,13 +93,14 @@ def _accounted(column: Column, runs: Sequence[Run]) -> Column:
 def _compared(column: Column, rows: Sequence[Row], counted: Sequence[Run]) -> Column:
     """The column with what its rows were given: sizes, budgets, trials; floors aside."""
     mine = {
-        row.label: records
+        row.id: (row.label, records)
         for row in rows
         if not row.trivial
         and (records := [run.record for run in counted if run.column == column.id and run.row == row.id])
     }
-    told = [*budgets.notices(list(mine.values()), column.label), *tuned.notices(mine, column.label)]
-    return replace(column, notices=(*column.notices, *told))
+    told = budgets.notices([records for _, records in mine.values()], column.label)
+    told += tuned.notices(mine, column.label)
+    return replace(column, notices=(*column.notices, *told), trials=tuned.trials(mine))
 
 
 def _notices(runs: Sequence[Run], machines: Counter[str]) -> list[str]:

@@ -3,9 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import comb
 
 from seqbench.record import Record, TuningFacts
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trials:
+    """What a row of a column had come to after 1, 2, ... trials."""
+
+    row: str  # id
+    label: str
+    sampler: str
+    metric: str  # over the validation split
+    failed: int  # trials without a score
+    points: tuple[float, ...]
+
+    def line(self) -> str:
+        """`lstm, validation accuracy expected of the best of n trials: 1: 0.71, 2: 0.78, 4: 0.82, 8: 0.84`."""
+        what = "expected of the best of n trials" if self.sampler == "random" else "after n trials in sequence"
+        numbers = ", ".join(f"{n}: {self.points[n - 1]:.4g}" for n in shown(len(self.points)))
+        return f"{self.label}, validation {self.metric} {what}{self.failures()}: {numbers}"
+
+    def failures(self) -> str:
+        """` (2 failed)`, or nothing."""
+        return f" ({self.failed} failed)" if self.failed else ""
+
+
+def shown(trials: int) -> list[int]:
+    """Numbers of trials that a table has: powers of two, and all of them."""
+    return sorted({2**i for i in range(trials.bit_length())} | {trials})
 
 
 def expected_best(values: Sequence[float], draws: int) -> float:
@@ -37,13 +65,13 @@ def curve(tuning: TuningFacts) -> list[float]:
     return [sign * max(values[: i + 1]) for i in range(len(values))]
 
 
-def notices(rows: Mapping[str, Sequence[Record]], label: str) -> list[str]:
-    """Sentences on a column's finished runs by the labels of their rows, floors left out; none if none is tuned."""
-    tuned = {row: [r.tuning for r in records if r.tuning is not None] for row, records in rows.items()}
+def notices(rows: Mapping[str, tuple[str, Sequence[Record]]], label: str) -> list[str]:
+    """Sentences on a column's rows, by id with label and finished runs, floors left out; none if none is tuned."""
+    tuned = {row: [r.tuning for r in records if r.tuning is not None] for row, (_, records) in rows.items()}
     if not any(tuned.values()):
         return []
     told = []
-    bare = [row for row, records in rows.items() if len(tuned[row]) < len(records)]
+    bare = [name for row, (name, records) in rows.items() if len(tuned[row]) < len(records)]
     if bare:
         told.append(f"{label}: not tuned, unlike the others, so no fair pair with them: {', '.join(bare)}")
     efforts = {(len(t.trials), t.sampler, t.seed, repr(sorted(t.space.items()))) for ts in tuned.values() for t in ts}
@@ -51,16 +79,25 @@ def notices(rows: Mapping[str, Sequence[Record]], label: str) -> list[str]:
         told.append(
             f"{label}: the rows were not tuned alike: {len(efforts)} searches differ in trials, space or sampler"
         )
-    for row, tunings in tuned.items():
-        if tunings and (points := curve(tunings[0])):
-            told.append(f"{label}: {row}, {_line(tunings[0], points)}")
     return told
 
 
-def _line(tuning: TuningFacts, points: Sequence[float]) -> str:
-    """`validation accuracy expected of the best of n trials: 1: 0.71, 2: 0.78, 4: 0.82, 8: 0.84`."""
-    shown = sorted({1, 2, 4, 8, 16, 32, 64, 128, len(points)} & set(range(1, len(points) + 1)))
-    what = "expected of the best of n trials" if tuning.sampler == "random" else "after n trials in sequence"
-    failed = sum(trial.value is None for trial in tuning.trials)
-    told = f" ({failed} failed)" if failed else ""
-    return f"validation {tuning.metric} {what}{told}: " + ", ".join(f"{n}: {points[n - 1]:.4g}" for n in shown)
+def trials(rows: Mapping[str, tuple[str, Sequence[Record]]]) -> tuple[Trials, ...]:
+    """The curves of a column's tuned rows, by id with label and finished runs; a row's seeds share their trials."""
+    found = []
+    for row, (label, records) in rows.items():
+        tuning = next((record.tuning for record in records if record.tuning is not None), None)
+        points = curve(tuning) if tuning is not None else []
+        if tuning is not None and points:
+            failed = sum(trial.value is None for trial in tuning.trials)
+            found.append(
+                Trials(
+                    row=row,
+                    label=label,
+                    sampler=tuning.sampler,
+                    metric=tuning.metric,
+                    failed=failed,
+                    points=tuple(points),
+                )
+            )
+    return tuple(found)

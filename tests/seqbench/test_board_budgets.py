@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqbench.board import budgets, tuned
+from seqbench.board import budgets, markdown, page, tuned
 from seqbench.board.collect import Entry
+from seqbench.board.model import Board
 from seqbench.board.summary import Method
 from seqbench.board.table import build
 from seqbench.record import MatchFacts, Record, TrialFacts, TuningFacts
@@ -34,6 +36,16 @@ def tuning_of(*values: float | None, sampler: str = "random", **keys: Any) -> Tu
 
 def record_of(folder: Path, encoder: str, parameters: int = 100_000, **keys: Any) -> Record:
     return made.write(folder, encoder=encoder, parameters=parameters).model_copy(update=keys)
+
+
+def board_of(*records: Record) -> Board:
+    return build(
+        title="t",
+        entries=[Entry(record=record, folder=Path(record.id)) for record in records],
+        expected=None,
+        split="test",
+        method=Method(confidence=0.95, draws=100, seed=0),
+    )
 
 
 def test_what_differs_is_named(tmp_path: Path) -> None:
@@ -90,17 +102,29 @@ def test_tuned_and_untuned_rows_are_marked(tmp_path: Path) -> None:
         record_of(tmp_path, "tcn"),
         record_of(tmp_path, "gru", tuning=tuning_of(0.2, 0.4, 0.6)),
     ]
-    entries = [Entry(record=record, folder=tmp_path / record.id) for record in records]
-    board = build(
-        title="t",
-        entries=entries,
-        expected=None,
-        split="test",
-        method=Method(confidence=0.95, draws=100, seed=0),
-    )
+    board = board_of(*records)
     marked = {cell.row for cell in board.cells.values() if any(mark.kind == "tuned" for mark in cell.marks)}
     assert {row.label for row in board.rows if row.id in marked} == {"lstm", "gru"}
     notices = "\n".join(board.columns[0].notices)
     assert "not tuned, unlike the others, so no fair pair with them: tcn" in notices
     assert "the rows were not tuned alike: 2 searches" in notices
-    assert "lstm, validation accuracy expected of the best of n trials: 1: 0.3, 2: 0.4" in notices
+    lines = [trials.line() for trials in board.columns[0].trials]
+    assert "lstm, validation accuracy expected of the best of n trials: 1: 0.3, 2: 0.4" in lines
+    assert all(f"- {line}" in markdown.render(board) for line in lines)
+    drawn = page.payload(board, out=tmp_path)["trials"]
+    labels = [row.label for row in board.rows]
+    assert {labels[line["row"]]: line["points"] for line in drawn} == {
+        "lstm": pytest.approx([0.3, 0.4]),
+        "gru": pytest.approx([0.4, 1.6 / 3, 0.6]),
+    }
+    html = page.render(board, out=tmp_path)
+    table = html.partition('<section id="trials"')[2].partition("</section>")[0]
+    cells = [tuple(re.findall(r'class="number">([^<]+)', row)) for row in table.split("<tr")[1:]]
+    assert cells[0] == ("1", "2", "3")
+    assert set(cells[1:]) == {("30.0", "40.0", "–"), ("40.0", "53.3", "60.0")}
+
+
+def test_nothing_is_drawn_where_no_row_was_tuned(tmp_path: Path) -> None:
+    board = board_of(record_of(tmp_path, "lstm"), record_of(tmp_path, "tcn", tuning=tuning_of(None)))
+    assert page.payload(board, out=tmp_path)["trials"] == []
+    assert '<section id="trials"' not in page.render(board, out=tmp_path)

@@ -13,6 +13,8 @@ from seqbench import verified
 from seqbench.board import collect, page
 from seqbench.board.summary import Method
 from seqbench.board.table import build
+from seqbench.record import TrialFacts, TuningFacts
+from seqbench.store import Store
 from seqbench.verified import Verified
 from tests.seqbench import board_records as made
 
@@ -135,7 +137,8 @@ def test_data_and_notes_are_filtered_with_their_task(tab: Any) -> None:
         "0",
         "0",
     ]
-    assert tab.locator("#splits tbody tr:visible, #splits ul:visible").count() == 1
+    assert tab.locator("#splits tbody tr:visible").count() == 1
+    assert [text.partition(":")[0] for text in tab.locator("#splits li:visible").all_inner_texts()] == ["stsb"]
 
 
 def test_names_of_floors_do_not_cover_each_other(browser: Any, tmp_path: Path) -> None:
@@ -206,6 +209,46 @@ def test_it_draws_learning_curves(tab: Any) -> None:
     box = tab.locator("#curves .plot svg").bounding_box()
     tab.mouse.move(box["x"] + box["width"] * 0.11, box["y"] + box["height"] * 0.1)
     assert "seed" in tab.locator("#tip").inner_text()
+
+
+def test_it_draws_score_against_trials(browser: Any, tab: Any, tmp_path: Path) -> None:
+    assert tab.locator("#trials").count() == 0  # no row was tuned
+    results = tmp_path / "results"
+    given: dict[str, tuple[float | None, ...]] = {"lstm": (0.2, 0.6, 0.4), "tcn": (0.1, None), "gru": ()}
+    for encoder, values in given.items():
+        record = made.write(results, encoder=encoder, value=0.5)
+        trials = [TrialFacts(number=i, settings={}, status="finished", value=v) for i, v in enumerate(values)]
+        tuning = TuningFacts(sampler="random", seed=0, space={}, metric="accuracy", best="max", trials=trials, chosen=0)
+        if trials:
+            Store(results).write(record.model_copy(update={"tuning": tuning}))
+    made.write(results, encoder="lstm", task="stsb")
+    for tab in opened(browser, write(results, tmp_path / "index.html")):
+        figure = tab.locator("#trials figure")
+        assert figure.count() == 1
+        assert figure.locator("svg").get_attribute("aria-label").startswith("listops: best validation accuracy")
+        curves = figure.locator("path.curve")
+        assert curves.evaluate_all("a => a.map((p) => p.getAttribute('d').split('L').length)") == [3, 2]
+        ticks = figure.locator("svg text[text-anchor=middle]").all_text_contents()
+        assert [tick for tick in ticks if tick.isdigit()] == ["1", "2", "3"]
+        row = figure.locator("tbody tr", has_text="lstm")
+        assert row.locator("td").all_inner_texts() == ["40.0", "53.3", "60.0"]
+        assert "1 failed" in figure.locator("tbody tr", has_text="tcn").inner_text()
+        colours = [
+            tab.evaluate("e => getComputedStyle(e).stroke", curves.first.element_handle()),
+            tab.evaluate("e => getComputedStyle(e).backgroundColor", row.locator(".swatch").element_handle()),
+        ]
+        assert colours[0] == colours[1]
+        figure.scroll_into_view_if_needed()
+        end = curves.first.evaluate(
+            "p => { const at = p.getPointAtLength(1e6).matrixTransform(p.getScreenCTM()); return [at.x, at.y] }"
+        )
+        tab.mouse.move(*end)
+        assert tab.locator("#tip").inner_text() == "lstm\nexpected of the best of 3 trials: 60.0 %"
+        tab.select_option("#filter-family", "tcn")
+        assert curves.count() == 1
+        assert figure.locator("tbody tr:visible").count() == 1
+        tab.select_option("#filter-task", label="stsb")
+        assert not figure.is_visible()
 
 
 def test_rows_open_with_config_and_record(tab: Any, file: Path) -> None:
