@@ -15,7 +15,7 @@ from seqbench.store import NAME as RECORD
 from seqbench.store import reason_of, write_atomic
 
 NAME = "verified.json"
-NAMES = (("", "studies"), ("encoder", "label"), ("task", "label"))  # of a record: no part of the run
+NAMES = (("", "studies"), ("encoder", "label"), ("task", "label"), ("", "sha256"))  # no part of the run; the seal
 Verdict = Literal["identical", "within_tolerance", "different", "impossible"]
 PASSED: tuple[Verdict, ...] = ("identical", "within_tolerance")
 
