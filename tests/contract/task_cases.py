@@ -23,6 +23,7 @@ from tasks.base import Batch, Output, Task
 from tasks.classification import Classification
 from tasks.data.base import SPLITS, DataSet, Example, FileFact
 from tasks.forecasting import Forecasting
+from tasks.language_modelling import LanguageModelling
 
 SIZES = {"train": 200, "valid": 40, "test": 40}  # what a generator is asked for at most
 FEW = {"train": 48, "valid": 24, "test": 24}  # examples that a task gets
@@ -121,7 +122,7 @@ class Once(DataSet):
 
 
 class Few(Once):
-    """The first examples of another data set, long documents cut, classes in all splits those of training."""
+    """The first examples of another data set, long documents cut, classes and letters those of training."""
 
     def __init__(
         self, task: Task, data: DataSet, change: Callable[[Task, Example, Example], Example] | None = None
@@ -150,7 +151,16 @@ class Few(Once):
         if isinstance(self.task, Forecasting):  # a series: some 40 windows of it
             rows = self.task.horizon + 40 + (self.task.window if split == "train" else 0)
             return replace(example, target=example.target[:rows])
-        return replace(example, source=example.source[:TEXT]) if isinstance(example.source, str) else example
+        if not isinstance(example.source, str):
+            return example
+        text = example.source[:TEXT]
+        if isinstance(self.task, LanguageModelling) and split != "train":  # a text cut short has not every letter
+            text = "".join(letter for letter in text if letter in self._letters)
+        return replace(example, source=text)
+
+    @cached_property
+    def _letters(self) -> frozenset[str]:
+        return frozenset(letter for example in self._train() for letter in example.source)
 
 
 def tiny(spec: InputSpec, *, dim: int = 16, family: str = "decoder_only", seed: int = 0) -> Encoder:
