@@ -27,8 +27,8 @@ from seqbench.errors import ConfigError, RecordError, Unwritable
 from seqbench.facts import device_of, facts, now
 from seqbench.fit import Fitted, batching_of, fit
 from seqbench.health import Deadline, Diverged, TimedOut
-from seqbench.loggers import About, Sink, open_sinks
-from seqbench.progress import Bar, Event, Watch, ignore
+from seqbench.loggers import About, Sink, check_account, open_sinks
+from seqbench.progress import Bar, Event, Lines, Watch, ignore
 from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status, TuningFacts
 from seqbench.resume import Checkpoints, State, weights
 from seqbench.store import Store, reason_of, write_atomic
@@ -308,6 +308,7 @@ def check_machine(config: RunConfig) -> None:
         )
     if trainer.accelerator == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("trainer.accelerator: mps, but torch finds no such device here; use trainer=cpu")
+    check_account(config.logger.model_dump(exclude_none=True))
     if trainer.devices not in (1, "auto"):
         raise ConfigError(f"trainer.devices: {trainer.devices}; a run uses one device so far, use 1")
     key = "batch_tokens" if budget.batch_size is None else "batch_size"
@@ -355,8 +356,9 @@ def is_memory(error: Exception, *, killed: bool) -> bool:
 
 
 def _bar(config: RunConfig, task: Task) -> Watch:
-    """A bar where it is wanted and there is a terminal."""
-    if not (config.trainer.progress and sys.stderr.isatty()):
+    """Where it is wanted, a bar on a terminal, lines elsewhere."""
+    if not config.trainer.progress:
         return ignore
     names = config.names
-    return Bar(f"{config.label or names.encoder} {names.task} seed {config.seed}", task.headline.name)
+    kind = Bar if sys.stderr.isatty() else Lines
+    return kind(f"{config.label or names.encoder} {names.task} seed {config.seed}", task.headline.name)

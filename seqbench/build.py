@@ -247,9 +247,22 @@ def _listed(before: str, names: Sequence[str]) -> str:
     return before + ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else ""
 
 
+# What torch's optimizers call their arguments when they refuse one.
+_CALLED = {
+    "learning rate": "lr",
+    "epsilon": "eps",
+    "beta": "betas",
+    "weight_decay": "weight_decay",
+    "momentum": "momentum",
+}
+
+
 def _under(path: str, message: str, given: dict[str, Any]) -> str:
     """A constructor's message with the path in front: `heads: 3 ...` -> `encoder.heads: 3 ...`."""
     if message.startswith((path + ".", path + ":")):
         return message
+    called = re.match(r"Invalid (learning rate|epsilon|beta|weight_decay|momentum)", message)
+    if called and _CALLED[called.group(1)] in given:
+        return f"{path}.{_CALLED[called.group(1)]}: {message[0].lower()}{message[1:]}"
     first = re.match(r"[A-Za-z_]\w*(?=[.:])", message)
     return f"{path}.{message}" if first and first.group() in given else f"{path}: {message}"

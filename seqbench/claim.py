@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from seqbench.store import reason_of
 NAME = "lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL)  # what file systems answer then
 BEAT = 20.0  # seconds between two signs of life where the kernel has no locks
+SETTLE = 0.2  # seconds in which one who takes over from the dead may have taken our file for theirs
 SILENCE = 300.0  # seconds without one, after which a process of another machine counts as dead
 
 
@@ -99,8 +101,10 @@ def _lock(path: Path) -> int:
             raise _claimed(path, holder) from None
         except FileNotFoundError:
             pass  # whoever held it has just removed it: take the next one
-        except OSError:
+        except OSError as error:
             os.close(descriptor)
+            if error.errno in NO_LOCKS:
+                path.unlink(missing_ok=True)
             raise
         os.close(descriptor)
 
@@ -133,8 +137,9 @@ def _made(path: Path) -> Iterator[str | None]:
     os.write(descriptor, own.encode())
     os.fsync(descriptor)
     os.close(descriptor)
-    with contextlib.suppress(OSError):
-        path.with_name(NAME).unlink()  # what trying to lock has made
+    time.sleep(SETTLE)
+    if (found := _holder(path)) is None or found[0] != own:
+        raise _claimed(path, found[0].partition(", started")[0] if found else "")
     over = threading.Event()
 
     def beat() -> None:

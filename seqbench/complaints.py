@@ -26,6 +26,9 @@ def complaint(error: BaseException, overrides: Sequence[str], loader: ConfigLoad
     if isinstance(error, OverrideParseException):
         wrong = error.override
         form = "write key=value, a list as key=[a,b], a text with spaces as 'key=\"a b\"'"
+        key, equals, value = (wrong or "").partition("=")
+        if equals and value and value[0] not in "[{'\"" and re.fullmatch(r"[\w.@/+~-]+", key, re.ASCII):
+            form = f"quote its text: '{key}=\"{value}\"'"
         return f"{wrong!r} is not a readable override; {form}" if wrong else f"an override is empty; {form}"
     if isinstance(error, MissingConfigException):
         return _missing_file(error, loader)

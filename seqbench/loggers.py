@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from seqbench.errors import ConfigError
 from seqbench.record import Record
 from seqbench.store import write_atomic
 
@@ -113,7 +114,7 @@ class Wandb:
     def __init__(self, about: About, settings: Mapping[str, Any]) -> None:
         import wandb
 
-        mode: Any = settings.get("mode") or os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline")
+        mode: Any = _mode(settings)
         self.run = wandb.init(
             dir=str(about.folder),
             mode=mode,
@@ -153,6 +154,20 @@ def _summary(record: Record | None) -> dict[str, Any]:
         times = record.cost.latency.model_dump(include={"p50_ms", "p95_ms"}, exclude_none=True)
         flat |= {f"cost/latency_{name}": value for name, value in times.items()}
     return flat
+
+
+def _mode(settings: Mapping[str, Any]) -> str:
+    """Weights & Biases' mode: as the config says, as its own variable says, online with an account, else offline."""
+    return str(settings.get("mode") or os.environ.get("WANDB_MODE") or ("online" if has_account() else "offline"))
+
+
+def check_account(settings: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise ConfigError where curves are to go online and nobody knows to whom."""
+    if "wandb" in settings and _mode(settings["wandb"]) == "online" and not has_account():
+        raise ConfigError(
+            "logger.wandb.mode: online, but no account is known here\n"
+            "run `wandb login`, or set WANDB_API_KEY, or keep the curves here: logger.wandb.mode=offline"
+        )
 
 
 def has_account() -> bool:

@@ -72,3 +72,18 @@ class Bar:
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+class Lines:
+    """A line on stderr at each evaluation, where there is no terminal for a bar."""
+
+    def __init__(self, title: str, headline: str) -> None:
+        self.title, self.headline = title, headline
+
+    def __call__(self, event: Event) -> None:
+        """Say it."""
+        if event.kind != "valid":
+            return
+        names = {"loss": "train/loss", self.headline: f"valid/{self.headline}"}
+        values = "".join(f", {name} {event.values[key]:.4g}" for name, key in names.items() if key in event.values)
+        print(f"{self.title}: step {event.step}/{event.steps}{values}", file=sys.stderr, flush=True)

@@ -24,10 +24,12 @@ def describe(record: Record, results: Path, *, skipped: bool) -> str:
         reason = (record.reason or "").splitlines()
         told = f": {reason[0]}" if reason else ""
         already = " already, not run again (rerun=failed tries it)" if skipped else ""
+        log = results / record.id / "error.log"
         return "\n".join(
             [
                 f"{title}{already}: {record.status.replace('_', ' ')}{told}",
                 f"record: {path}",
+                *([f"traceback: {log}"] if record.status == "failed" and log.is_file() else []),
             ]
         )
     lines = [f"{title}{': has a record already' if skipped else ''}"]

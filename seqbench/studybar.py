@@ -130,11 +130,16 @@ class StudyBar:
         self.shown = self.clock()
         done = sum(self.seconds.values()) + sum(self.share[c] * self._guess(c) for c in self.begun)
         whole = sum(self.seconds.get(c, self._guess(c)) for c in self.cells)
-        bar = ("#" * round(done / max(whole, 1e-9) * WIDTH)).ljust(WIDTH, ".")
         now = ", ".join(f"{self.cells[c][0]} {self.share[c]:.0%}" for c in self.begun) or "starting"
-        text = f"{self._count()} {bar} {spell(self.clock() - self.first)}, {about(self.left())} left  {now}"
-        columns = shutil.get_terminal_size().columns
-        self._write(f"\r\x1b[K{text[: max(columns - 1, 20)]}")
+        columns = max(shutil.get_terminal_size().columns - 1, 20)
+        times = [f"{spell(self.clock() - self.first)}, {about(self.left())} left", f"{about(self.left())} left", ""]
+        for width, time_left in [(WIDTH, times[0]), (WIDTH // 2, times[0]), (WIDTH // 2, times[1]), (0, times[2])]:
+            bar = ("#" * round(done / max(whole, 1e-9) * width)).ljust(width, ".")
+            head = " ".join(part for part in (self._count(), bar, time_left) if part)
+            text = f"{head}  {now}"
+            if len(text) <= columns:  # what runs, its seed at the end, is shown whole before a long bar is
+                break
+        self._write(f"\r\x1b[K{text[:columns]}")
 
     def _write(self, text: str) -> None:
         self.stream.write(text)

@@ -165,3 +165,22 @@ def test_main_returns_a_code_and_leaves_argv(toy: Toy) -> None:
     before = list(sys.argv)
     assert cli.main(["--config-dir", str(toy.configs), "seed=x", *BASE]) == 2
     assert sys.argv == before
+
+
+def test_what_is_said_on_the_way(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = toy("seed=3", "budget.steps=10", "budget.eval_every=5")
+    lines = [line for line in said.err.splitlines() if "step" in line]
+    assert [line.partition(", loss")[0] for line in lines] == [f"toy toy seed 3: step {n}/10" for n in (5, 10)]
+    assert toy("seed=4", "trainer.progress=false").err == ""
+    node = {"_target_": "tests.seqbench.toy.BrokenEncoder", "dim": 4, "dropout": 0.1, "how": "error", "at": 3}
+    toy.write("encoder/broken.yaml", node)
+    said = toy("encoder=broken")
+    place = said.out.splitlines()[-1].removeprefix("traceback: ")
+    assert "RuntimeError: mat1 and mat2" in (toy.work / place).read_text()
+    assert toy("label=naïve").line.endswith("""quote its text: 'label="naïve"'""")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(toy.work / "none"))
+    said = toy("logger=wandb", "logger.wandb.mode=online", "seed=5")
+    assert said.code == 2
+    assert said.err.splitlines()[0] == "logger.wandb.mode: online, but no account is known here"
+    assert len(said.err.splitlines()) == 2

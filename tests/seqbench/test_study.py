@@ -549,7 +549,9 @@ def test_one_line_that_is_drawn_anew_on_a_terminal(monkeypatch: pytest.MonkeyPat
     assert "\r\x1b[KB: a warning\n\r\x1b[K[1/2] " in stream.getvalue()
     monkeypatch.setenv("COLUMNS", "40")
     bar.start("b")
-    assert len(stream.getvalue().rpartition("\x1b[K")[2]) == 39  # a longer line would not be overwritten
+    drawn = stream.getvalue().rpartition("\x1b[K")[2]
+    assert drawn.endswith("B 0%")
+    assert len(drawn) <= 39  # a longer line would not be overwritten
     bar.close()
     assert stream.getvalue().endswith("\x1b[K")
 
@@ -592,3 +594,18 @@ def test_the_base_overrides_are_a_sweep_of_one(toy: Toy) -> None:
     assert toy("-m", "seed=3").code == 0
     assert read(toy.records()[0]).overrides == [*BASE, "seed=3"]
     assert not os.path.exists("multirun")
+
+
+@pytest.mark.parametrize("columns", [80, 100, 60])
+def test_what_runs_is_shown_with_its_seed(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    bar = StudyBar([("a", "encoder_only x dailydialog_plusplus, seed 12", 9, "k")], stream=stream, clock=Clock())
+    bar.start("a")
+    drawn = stream.getvalue().rpartition("\x1b[K")[2]
+    assert "encoder_only x dailydialog_plusplus, seed 12 0%" in drawn
+    assert len(drawn) < columns
