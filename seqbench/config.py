@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from seqbench.errors import ConfigError
 from seqbench.explain import explain, join
@@ -222,6 +223,12 @@ class RunConfig(_Section):
     allowed: list[str]
     names: Names
     overrides: list[str]
+    _asked: float = PrivateAttr(default_factory=time.time)
+
+    @property
+    def asked(self) -> float:
+        """When the command was given that this config is of, in seconds of the system's clock; its copies keep it."""
+        return self._asked
 
     @model_validator(mode="after")
     def _together(self) -> Self:

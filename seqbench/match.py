@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from encoders.base import Encoder
 from encoders.trivial import Trivial
 from seqbench import identity, provenance, randomness
 from seqbench.build import PairError, build_task, locate
+from seqbench.claim import Claimed, claim
 from seqbench.config import Budget, RunConfig
 from seqbench.errors import ConfigError, RecordError
 from seqbench.facts import device_of
 from seqbench.match_measure import counted, latency, measure_of, operations
 from seqbench.match_search import Found, search
 from seqbench.record import MatchFacts
+from seqbench.schema import Node
 from seqbench.store import reason_of, write_atomic
 from tasks.base import Task
 
@@ -87,6 +90,29 @@ def facts(config: RunConfig, encoder: Encoder, task: Task) -> MatchFacts | None:
 def tolerance_of(budget: Budget) -> float:
     """Share of the target that may be left over."""
     return budget.tolerance or TOLERANCE[budget.match or "params"]
+
+
+def moved(config: RunConfig, encoders: Mapping[str, Node], tasks: dict[str, Task] | None = None) -> dict[str, float]:
+    """Which of these nodes, by name, do not keep what was solved for the config's own, and what each comes to.
+
+    That is the target, within the tolerance. For a latency, which is never measured twice the same, its operations
+    are taken, against the own node's. A node that can't be built has no size. Sets data up, without the test split.
+    """
+    budget = config.budget
+    assert budget.target is not None
+    by = "flops" if budget.match == "latency" else budget.match
+    counting = config.model_copy(update={"budget": budget.model_copy(update={"match": by})})
+    measure = measure_of(counting, _task(config, tasks, withhold=True))
+    goal = measure(config.encoder) if budget.match == "latency" else budget.target
+    found = {}
+    for name, node in encoders.items():
+        try:
+            amount = measure(node)
+        except REFUSALS:
+            continue
+        if abs(amount - goal) > tolerance_of(budget) * goal:
+            found[name] = amount
+    return found
 
 
 # -- solving -----------------------------------------------------------------------------------------------------------
@@ -254,13 +280,18 @@ def _read(path: Path) -> dict[str, int] | None:
 
 
 def _keep(path: Path, changes: dict[str, int]) -> dict[str, int]:
-    """Write a solution down, unless another process was first: then its own is the one that counts."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        first = _read(path)
-        if first is not None:
-            return first
-        write_atomic(path, (json.dumps(changes) + "\n").encode())
-    except OSError as error:
-        raise RecordError(f"results: {path.parent} cannot be written to ({reason_of(error)})") from None
-    return changes
+    """Write a solution down, unless another process was first: then its own is the one that counts.
+
+    Looked at and written by one process at a time, for a damaged file is replaced.
+    """
+    while True:
+        try:
+            with claim(path.with_suffix("")):
+                first = _read(path)
+                if first is None:
+                    write_atomic(path, (json.dumps(changes) + "\n").encode())
+                return first or changes
+        except Claimed:
+            time.sleep(0.02)
+        except OSError as error:
+            raise RecordError(f"results: {path.parent} cannot be written to ({reason_of(error)})") from None

@@ -153,6 +153,9 @@ class TrialFacts(_Part):
     seconds: float | None = None
     tokens: int | None = None
     flops: float | None = None
+    changed: list[str] = Field(
+        default_factory=list, description="of its task's and encoder's code and data, between it and the run"
+    )
 
 
 class TuningFacts(_Part):

@@ -48,7 +48,7 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: 
     store = Store(config.results)
     this = run_id(config, task)
     known = _known(store, this, config)
-    done = known is not None and stands(known, config)
+    done = known is not None and stands(known, config, made=store.written(this) if trial else None)
     if known is not None and done and as_asked(known, config) is known:
         if known.status == "finished":
             tidy(store.folder(this))
@@ -63,7 +63,7 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: 
         if before:
             print(f"{store.folder(this)}: {before} died in this run; it is taken over", file=sys.stderr)
         known = _known(store, this, config)  # again: another process may have finished it in the meantime
-        if known is not None and stands(known, config):
+        if known is not None and stands(known, config, made=store.written(this) if trial else None):
             return Outcome(_asked_for(known, config, store), skipped=True)
         cut = known is None or known.status in UNDONE or was_killed(known)
         tuning = None

@@ -8,8 +8,12 @@ from seqbench.record import Record, Status
 UNDONE: tuple[Status, ...] = ("interrupted", "timed_out")  # these go on from their checkpoint, whatever `rerun` says
 
 
-def stands(record: Record, config: RunConfig) -> bool:
-    """Whether a record is all that this config asks for."""
+def stands(record: Record, config: RunConfig, *, made: float | None = None) -> bool:
+    """Whether a record is all that this config asks for.
+
+    With `rerun=always` none is, but a trial of a tuning that was `made` (the clock's seconds) after it was asked for:
+    the seeds of a row share their trials, so the first of them makes them again, and the others don't.
+    """
     if config.rerun == "always":
-        return False
+        return made is not None and made >= config.asked and record.status not in UNDONE
     return record.status not in UNDONE if config.rerun == "never" else record.status == "finished"

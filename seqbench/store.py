@@ -45,6 +45,13 @@ class Store:
         path = self.folder(run_id) / NAME
         return self._own(path) if path.is_file() else None
 
+    def written(self, run_id: str) -> float:
+        """When a record was written, in seconds of the system's clock; 0 where there is none."""
+        try:
+            return (self.folder(run_id) / NAME).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
     @staticmethod
     def _own(path: Path) -> Record:
         record = read(path)

@@ -114,7 +114,7 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
             continue
         try:
             row.config = matched(without_floors(row.config), ready)
-            check(row.config)
+            check(row.config, ready)
         except PairError as error:
             out = LeftOut(encoder=row.config.names.encoder, task=row.config.names.task, reason=_short(error))
             left_out[pair] = out

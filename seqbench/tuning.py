@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -14,8 +15,11 @@ from seqbench.build import PairError, build_task, locate
 from seqbench.claim import Claimed
 from seqbench.config import ENDS, Dimension, RunConfig, check_config
 from seqbench.errors import ConfigError
+from seqbench.lineage import changes
 from seqbench.progress import Event, Watch
 from seqbench.record import Record, TrialFacts, TuningFacts
+from seqbench.schema import Node
+from tasks.base import Task
 
 FOLDER = "tuning"  # in the results: <hash of the row>/<id of the trial>/record.json
 SECTIONS = ("encoder", "optimizer", "schedule", "trainer", "budget")
@@ -35,14 +39,16 @@ def without_floors(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"tune": None}) if config.tune is not None and _is_trivial(config) else config
 
 
-def check(config: RunConfig) -> None:
+def check(config: RunConfig, tasks: dict[str, Task] | None = None) -> None:
     """Hold the search space against the config. Raises ConfigError, PairError where the row lacks a key of it.
 
-    The ends of each range and all choices are tried out, so that no trial fails for its type.
+    The ends of each range and all choices are tried out, so that no trial fails for its type, and none has a size
+    other than what `budget.match` holds equal (`tasks` keeps what is set up for that, without the test split).
     """
     if config.tune is None:
         return
     tree = config.resolved()
+    sizes: dict[str, Node] = {}
     for key, dimension in config.tune.space.items():
         if key.split(".")[0] not in SECTIONS or key in HELD:
             raise ConfigError(
@@ -54,12 +60,31 @@ def check(config: RunConfig) -> None:
                 f"tune.space: encoder {config.names.encoder} has no {key}, and every row has the same search space",
                 f"has no {key} to tune",
             )
+        if key in (config.budget.matched or {}):
+            raise ConfigError(f"tune.space: {key} is what budget.match solves; leave one of the two out")
         for value in dimension.choices or (dimension.low, dimension.high):
-            with_settings(config, {key: int(value) if dimension.whole and value is not None else value})
+            value = int(value) if dimension.whole and value is not None else value
+            tried = with_settings(config, {key: value})
+            if key.startswith("encoder."):
+                sizes[f"{key}={value}"] = tried.encoder
+    if config.budget.matched is not None and sizes and is_tuned(config):
+        _hold_equal(config, sizes, tasks)
+
+
+def _hold_equal(config: RunConfig, sizes: dict[str, Node], tasks: dict[str, Task] | None) -> None:
+    from seqbench.match import moved
+
+    unequal = moved(config, sizes, tasks)
+    if unequal:
+        name, amount = next(iter(unequal.items()))
+        raise ConfigError(
+            f"tune.space: changes the size of the encoder, which budget.match={config.budget.match} holds equal "
+            f"({name} comes to {amount:g}); leave one of the two out"
+        )
 
 
 def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
-    """The config with settings by dotted key, checked; sizes that were solved for others are forgotten."""
+    """The config with settings by dotted key, checked."""
     tree = config.resolved()
     for key, value in settings.items():
         *sections, last = key.split(".")
@@ -68,20 +93,18 @@ def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
             node[section] = dict(node[section])
             node = node[section]
         node[last] = value
-    return check_config(tree, config.names, config.overrides, allowed=config.allowed)
+    found = check_config(tree, config.names, config.overrides, allowed=config.allowed)
+    return config.model_copy(update={name: getattr(found, name) for name in type(found).model_fields})
 
 
 def trial_config(config: RunConfig, settings: Settings) -> RunConfig:
     """The run of a trial: an ordinary one, seeded by `tune.seed`, in a folder that the row's seeds share."""
     assert config.tune is not None
     found = with_settings(config, settings)
-    budget = found.budget.model_copy(update={"matched": None})
     names = found.names.model_copy(update={"study": None})
     return found.model_copy(
         update={
             "tune": None,
-            "rerun": "failed" if found.rerun == "failed" else "never",  # the row's seeds share its trials
-            "budget": budget,
             "seed": config.tune.seed,
             "results": str(Path(config.results) / FOLDER / row_digest(config)),
             "logger": type(found.logger)(),
@@ -115,21 +138,23 @@ def tuned(config: RunConfig, run_trial: RunTrial, watch: Watch) -> tuple[RunConf
         direction="maximize" if metric.best == "max" else "minimize", sampler=kinds[tune.sampler](seed=tune.seed)
     )
     space = {key: _distribution(dimension) for key, dimension in tune.space.items()}
-    trials: list[TrialFacts] = []
-    for number in range(tune.trials):
-        trial = study.ask(space)
-        done = _trial(config, number, dict(trial.params), run_trial, watch)
-        trials.append(done)
-        if done.value is None:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        else:
-            study.tell(trial, done.value)
+    if tune.sampler == "random":
+        drawn = [dict(study.ask(space).params) for _ in range(tune.trials)]
+        trials = _together(config, drawn, run_trial, watch)
+    else:
+        trials = []
+        for number in range(tune.trials):
+            trial = study.ask(space)
+            done = _trial(config, number, dict(trial.params), run_trial, watch)
+            trials.append(done)
+            if done.value is None:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            else:
+                study.tell(trial, done.value)
     best = best_of(trials, metric.best)
     if best is None:
         raise ConfigError(f"tune: none of {len(trials)} trials has a score; the first: {trials[0].reason}")
     chosen = with_settings(config, best.settings)
-    if config.budget.matched is not None:
-        chosen = _held_to(config, chosen)
     facts = TuningFacts(
         sampler=tune.sampler,
         seed=tune.seed,
@@ -149,14 +174,30 @@ def best_of(trials: list[TrialFacts], best: str) -> TrialFacts | None:
     return max(scored, key=lambda trial: (sign * (trial.value or 0.0), -trial.number), default=None)
 
 
-def _trial(config: RunConfig, number: int, settings: Settings, run_trial: RunTrial, watch: Watch) -> TrialFacts:
-    """One trial, run or found; where another process is at it, its end is waited for."""
+def _together(config: RunConfig, drawn: list[Settings], run_trial: RunTrial, watch: Watch) -> list[TrialFacts]:
+    """All trials. What other processes are at, for other seeds of the row, comes last: meanwhile this one helps."""
+    done: dict[int, TrialFacts] = {}
+    for number, settings in enumerate(drawn):
+        with contextlib.suppress(Claimed):
+            done[number] = _trial(config, number, settings, run_trial, None)
+    for number in sorted({*range(len(drawn))} - {*done}):
+        done[number] = _trial(config, number, drawn[number], run_trial, watch)
+    return [done[number] for number in range(len(drawn))]
+
+
+def _trial(config: RunConfig, number: int, settings: Settings, run_trial: RunTrial, watch: Watch | None) -> TrialFacts:
+    """One trial, run or found. Where another process is at it, its end is waited for; without a watch, raises Claimed.
+
+    With `rerun=always` a trial is found if it was made since that was asked for, for another seed of the row.
+    """
     reason: str | None
     while True:
         try:
             record = run_trial(trial_config(config, settings))
             break
         except Claimed:
+            if watch is None:
+                raise
             watch(Event(kind="score"))  # where somebody wants this process to end, it does so here
             time.sleep(POLL)
         except ConfigError as error:
@@ -164,6 +205,7 @@ def _trial(config: RunConfig, number: int, settings: Settings, run_trial: RunTri
     value = None
     if record.status == "finished" and record.headline is not None:
         value = record.scores["valid"][record.headline].value
+    since = changes(record)
     reason = record.reason or (None if value is not None and math.isfinite(value) else "no validation score")
     return TrialFacts(
         number=number,
@@ -175,19 +217,8 @@ def _trial(config: RunConfig, number: int, settings: Settings, run_trial: RunTri
         seconds=record.cost.wall_seconds,
         tokens=record.cost.train_tokens,
         flops=record.cost.flops_train,
+        changed=[*since.data, *since.task, *since.encoder],
     )
-
-
-def _held_to(config: RunConfig, chosen: RunConfig) -> RunConfig:
-    """The chosen config, if the size that was solved before is that of its settings, too."""
-    from seqbench.match import matched
-
-    again = matched(chosen.model_copy(update={"budget": chosen.budget.model_copy(update={"matched": None})}))
-    if again.encoder != chosen.encoder:
-        raise ConfigError(
-            "tune.space: changes the size of the encoder, which budget.match holds equal; leave one of the two out"
-        )
-    return chosen
 
 
 def _distribution(dimension: Dimension) -> Any:

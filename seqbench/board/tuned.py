@@ -8,6 +8,8 @@ from math import comb
 
 from seqbench.record import Record, TuningFacts
 
+SHOWN = 3  # files that a sentence names
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trials:
@@ -79,7 +81,23 @@ def notices(rows: Mapping[str, tuple[str, Sequence[Record]]], label: str) -> lis
         told.append(
             f"{label}: the rows were not tuned alike: {len(efforts)} searches differ in trials, space or sampler"
         )
+    for row, (name, _) in rows.items():
+        told += [f"{label}: {name}, {line}" for line in _older(tuned[row])]
     return told
+
+
+def _older(tunings: Sequence[TuningFacts]) -> list[str]:
+    """That the settings were chosen by trials of another version than the run: a sentence, or nothing."""
+    worst = max(tunings, key=lambda tuning: sum(bool(t.changed) for t in tuning.trials), default=None)
+    old = [trial for trial in worst.trials if trial.changed] if worst is not None else []
+    if worst is None or not old:
+        return []
+    files = list(dict.fromkeys(file for trial in old for file in trial.changed))
+    more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+    return [
+        f"{len(old)} of {len(worst.trials)} trials were made by another version of its code or data than the run "
+        f"({', '.join(files[:SHOWN])}{more}); rerun=always makes them again"
+    ]
 
 
 def trials(rows: Mapping[str, tuple[str, Sequence[Record]]]) -> tuple[Trials, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from seqbench.errors import ConfigError
 from seqbench.identity import run_id
 from seqbench.match_search import search
 from seqbench.run import run
+from seqbench.store import write_atomic
 from seqbench.study import plan_sweep
 from tasks.base import Task
 from tests.seqbench.toy import VOCABULARY, ToyEncoder
@@ -247,6 +249,23 @@ def test_a_solution_is_read_where_it_stands_and_made_anew_where_it_is_damaged(
     (file,) = (tmp_path / match.FOLDER).glob("*.json")
     file.write_text('{"encoder.dim": ')
     assert match.matched(config) == first
+
+
+def test_of_many_at_once_one_solution_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(path: Path, content: bytes) -> None:
+        time.sleep(0.02)  # so that all have looked before the first has written, if nothing holds them
+        write_atomic(path, content)
+
+    monkeypatch.setattr(match, "write_atomic", slowly)
+    path = tmp_path / match.FOLDER / "a.json"
+    for damage in (None, '{"encoder.dim": '):
+        if damage:
+            path.write_text(damage)
+        with ThreadPoolExecutor(8) as pool:
+            kept = list(pool.map(lambda dim: match._keep(path, {"encoder.dim": dim}), range(8)))
+        assert len({one["encoder.dim"] for one in kept}) == 1
+        assert json.loads(path.read_text()) == kept[0]
+        assert [file.name for file in path.parent.iterdir()] == ["a.json"]
 
 
 def test_what_was_solved_is_held(tmp_path: Path) -> None:

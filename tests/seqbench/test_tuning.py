@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from seqbench import tuning
+from encoders.base import Sequences, States
+from seqbench import lineage, tuning
+from seqbench.board import tuned as board
 from seqbench.build import PairError, build_task
+from seqbench.claim import Claimed
 from seqbench.config import RunConfig, check_config
 from seqbench.errors import ConfigError
 from seqbench.identity import run_id
+from seqbench.match import moved
 from seqbench.progress import Event
 from seqbench.record import Record, TrialFacts
 from seqbench.run import run
-from seqbench.store import Store
+from seqbench.store import Store, read
 from tasks.data.base import DataError
+from tests.seqbench.toy import ToyEncoder
+from tests.seqbench.toy_cli import Toy
 from tests.seqbench.toy_config import toy_config
 from tests.seqbench.toy_watched import Watched
 
@@ -225,8 +234,120 @@ def test_what_is_no_dimension(tmp_path: Path, dimension: dict[str, Any], message
         config_of(tmp_path, space={"optimizer.lr": dimension})
 
 
-def test_a_size_that_is_tuned_can_not_be_matched(tmp_path: Path) -> None:
-    match = {"budget.match": "params", "budget.target": 400, "budget.tolerance": 0.2}
-    space = {"encoder.dim": {"choices": [3, 30]}}
-    with pytest.raises(ConfigError, match=r"tune\.space: changes the size of the encoder|budget\.matched"):
-        run(config_of(tmp_path, match, space=space))
+# -- with a match --------------------------------------------------------------------------------------------------
+WIDE = {"_target_": "tests.seqbench.test_match.Wide", "size": 8, "inner": 16, "depth": 2}
+
+
+@pytest.mark.parametrize(
+    ("of", "space", "message"),
+    [
+        ("params", {"encoder.size": {"choices": [8, 16]}}, r"encoder\.size is what budget\.match solves"),
+        ("params", {"encoder.depth": {"low": 2, "high": 4, "whole": True}}, r"holds equal \(encoder\.depth=4 comes to"),
+        ("latency", {"encoder.size": {"choices": [8, 16]}}, r"encoder\.size is what budget\.match solves"),
+    ],
+)
+def test_a_size_that_is_tuned_is_refused_before_any_trial(
+    tmp_path: Path, of: str, space: dict[str, Any], message: str
+) -> None:
+    match = {"encoder": WIDE, "budget.match": of, "budget.target": 4000 if of == "params" else 0.05}
+    config = config_of(tmp_path, match | {"budget.tolerance": 0.1 if of == "params" else 100.0}, space=space)
+    with pytest.raises(ConfigError, match=r"tune\.space: .*" + message):
+        run(config)
+    assert not (tmp_path / tuning.FOLDER).exists()
+
+
+def test_sizes_beside_a_latency_are_told_by_their_operations(tmp_path: Path) -> None:
+    budget = {"budget.match": "latency", "budget.target": 5.0, "budget.matched": {"encoder.size": 8}}
+    config = config_of(tmp_path, {"encoder": WIDE, **budget})
+    nodes = {str(depth): WIDE | {"depth": depth} for depth in (1, 2, 4)} | {"none": WIDE | {"size": 7}}
+    assert set(moved(config, nodes)) == set()  # layers that the toy does not use: no operations
+    assert set(moved(config, {"12": WIDE | {"size": 12}})) == {"12"}
+
+
+def test_what_keeps_the_size_can_be_tuned_with_a_match(tmp_path: Path) -> None:
+    match = {"budget.match": "params", "budget.target": 400, "budget.tolerance": 0.1}
+    record = run(config_of(tmp_path, match, trials=2, space={"encoder.dropout": {"choices": [0.0, 0.3]}})).record
+    assert record.status == "finished"
+    dims = {one.config["encoder"]["dim"] for one in [record, *trial_records(tmp_path)]}
+    assert dims == {record.config["budget"]["matched"]["encoder.dim"]}
+
+
+# -- again, and together -------------------------------------------------------------------------------------------
+def starts_of(config: RunConfig) -> int:
+    """Trainings that a run began."""
+    starts: list[int] = []
+    record = run(config, watch=lambda event: starts.append(event.step) if event.kind == "start" else None).record
+    assert record.status == "finished"
+    assert set(starts) <= {0}
+    return len(starts)
+
+
+@pytest.mark.slow
+def test_rerun_makes_the_trials_again_once_for_all_seeds(tmp_path: Path) -> None:
+    assert starts_of(config_of(tmp_path, trials=2)) == 3
+    assert starts_of(config_of(tmp_path, {"seed": 1}, trials=2)) == 1
+    again = config_of(tmp_path, {"rerun": "always"}, trials=2)
+    assert starts_of(again) == 3
+    assert starts_of(again.model_copy(update={"seed": 1})) == 1
+    assert starts_of(config_of(tmp_path, {"rerun": "always"}, trials=2)) == 3
+
+
+def test_trials_of_another_version_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(config_of(tmp_path, trials=2)).record
+    others = dict.fromkeys(["tasks/base.py", "encoders/base.py", "seqbench/board/page.py"], "0")
+    monkeypatch.setattr(lineage, "_files_now", lambda: lineage.files() | others)
+    second = run(config_of(tmp_path, {"seed": 1}, trials=2)).record
+    files = ["tasks/base.py", "encoders/base.py"]
+    assert [trial.changed for trial in trials_of(first)] == [[], []]
+    assert [trial.changed for trial in trials_of(second)] == [files, files]
+    assert board.notices({"a": ("toy", [first])}, "x") == []
+    (told,) = board.notices({"a": ("toy", [first, second])}, "x")
+    assert told == (
+        "x: toy, 2 of 2 trials were made by another version of its code or data than the run "
+        "(tasks/base.py, encoders/base.py); rerun=always makes them again"
+    )
+
+
+def test_random_trials_that_others_are_at_come_last(tuned: Record, tmp_path: Path) -> None:
+    records = {record.config["optimizer"]["lr"]: record for record in trial_records(Path(tuned.config["results"]))}
+    lrs = [trial.settings["optimizer.lr"] for trial in trials_of(tuned)]
+    asked: list[float] = []
+
+    def held_twice(config: RunConfig) -> Record:
+        asked.append(config.optimizer["lr"])
+        if asked[-1] == lrs[0] and asked.count(lrs[0]) < 3:
+            raise Claimed("another process works on this run")
+        return records[asked[-1]]
+
+    _, facts = tuning.tuned(config_of(tmp_path), held_twice, lambda event: None)
+    assert asked == [*lrs, lrs[0], lrs[0]]
+    assert facts == tuned.tuning
+
+
+class Counted(ToyEncoder):
+    """Writes a line for each training that it is in."""
+
+    def forward(self, source: Sequences) -> States:
+        if self.training and torch.is_grad_enabled() and not hasattr(self, "told"):
+            self.told = True
+            with open(os.environ["COUNTED"], "a") as file:
+                file.write(f"{os.getpid()}\n")
+            time.sleep(0.5)
+        return super().forward(source)
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_trials_of_a_row(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COUNTED", str(toy.work / "counted"))
+    own = ["encoder._target_=tests.seqbench.test_tuning.Counted", "allowed=[encoders,tasks,torch.optim,tests.seqbench]"]
+    sweep = ["-m", "seed=0,1", "jobs=2", "tune=random", "tune.trials=5", *own]
+    said = toy(*sweep)
+    assert said.code == 0, said.err
+    first, second = (read(path) for path in toy.records())
+    assert trials_of(first) == trials_of(second)
+    assert len(trial_records(toy.work / "results")) == 5
+    lines = (toy.work / "counted").read_text().split()
+    assert len(lines) == 5 + 2
+    assert len(set(lines)) == 2  # each seed's run, at least, in a process of its own
+    assert toy(*sweep).code == 0
+    assert len((toy.work / "counted").read_text().split()) == 7

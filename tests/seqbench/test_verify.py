@@ -92,6 +92,29 @@ def test_all_are_identical_and_the_old_records_untouched(results: Path, capsys: 
         assert found.differences == []
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tune": {"trials": 3, "sampler": "random", "seed": 5, "space": {"optimizer.lr": {"low": 0.001, "high": 0.1}}}},
+        {"budget.match": "params", "budget.target": 2500},
+    ],
+    ids=["tuned", "matched"],
+)
+def test_what_was_found_is_run_again_and_not_looked_for(
+    changes: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = toy_config(tmp_path, {"budget.steps": 8})
+    record = run(toy_config(tmp_path, {"budget.steps": 8, **changes})).record
+    if record.tuning is None:
+        assert record.config["encoder"]["dim"] != base.encoder["dim"]
+    else:
+        assert record.config["optimizer"]["lr"] != base.optimizer["lr"]
+    for place in ("seqbench.match._solve", "seqbench.run.tuned"):
+        monkeypatch.setattr(place, lambda *_: pytest.fail("looked for again"))
+    found = outcome(capsys, f"run={record.id}", f"results={tmp_path}")
+    assert (found["verdict"], found["rows"]) == ("identical", 28)
+
+
 def test_a_record_is_found_by_id_beginning_path_and_folder(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = records(results)[0]
     for name in (path.parent.name, path.parent.name[:6], str(path), str(path.parent)):
