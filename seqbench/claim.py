@@ -80,8 +80,10 @@ def _open(path: Path, flags: int) -> int:
         except FileNotFoundError:
             continue  # somebody has just removed the empty folder
         except FileExistsError:
-            if flags:
+            if flags and path.exists():
                 raise
+            if path.parent.is_dir() or not path.parent.exists():
+                continue  # somebody has removed the folder, or the file, in the meantime
             raise Unwritable(f"results: {path.parent} cannot be written to (file exists)") from None
         except OSError as error:
             raise Unwritable(f"results: {path.parent} cannot be written to ({reason_of(error)})") from None
