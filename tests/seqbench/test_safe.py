@@ -6,6 +6,7 @@ What is tried leaves a file behind if it runs: a class and a function of a packa
 from __future__ import annotations
 
 import copy
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,3 +220,13 @@ def test_launchers_of_hydras_own_stay(toy: Toy) -> None:
     toy.write("hydra/launcher/mine.yaml", "{defaults: [submitit_slurm], partition: short}")
     cfg = loader.load_configuration(CONFIG_NAME, ["hydra/launcher=mine"], run_mode=None)  # type: ignore[arg-type]
     assert cfg.hydra.launcher.partition == "short"
+
+
+def test_plugins_beside_config_files_are_not_imported(toy: Toy, mark: Path) -> None:
+    """In a process of its own, since Hydra looks for plugins once in each."""
+    script = str(Path(__file__).resolve().parents[2] / "scripts" / "train.py")
+    command = [sys.executable, script, "-m", "encoder.dim=x", "--config-dir", str(toy.configs)]
+    done = subprocess.run(command, cwd=toy.work, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "encoder.dim: 'x' is not a whole number" in done.stderr
+    assert not mark.exists()

@@ -409,15 +409,15 @@ def rubbish(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage, hurt, says",
+    "damage, hurt, says, jobs",
     [
-        (cut, 1, "is no JSON object (cut off?)"),
-        (edit, 1, "was edited after it was written"),
-        (version, 1, "has schema_version 2"),
-        (swap, 2, "in a folder of another name"),
+        (cut, 1, "is no JSON object (cut off?)", 1),
+        (edit, 1, "was edited after it was written", 1),
+        (version, 1, "has schema_version 2", 1),
+        (swap, 2, "in a folder of another name", 1),
+        pytest.param(swap, 2, "in a folder of another name", 2, marks=pytest.mark.slow),
     ],
 )
-@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_damage_is_its_own_cells_matter(
     damage: Callable[[Path], None], hurt: int, says: str, jobs: int, toy: Toy
 ) -> None:
