@@ -37,7 +37,7 @@ def above(step: int, loss: float, *, first: float, factor: float | None, already
 
     Raises Diverged after PATIENCE of them. Never above: a first loss of zero or less, which has no multiples.
     The first loss is that of the initial weights, before anything was learnt: one that stays ten times as bad is lost,
-    while spikes end. (Mosaic's llm-foundry ends runs by the same two numbers, a multiple and a patience.)
+    while spikes end.
     """
     if factor is None or first <= 0 or loss <= factor * first:
         return 0

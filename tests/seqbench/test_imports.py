@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,3 +140,12 @@ def test_the_reader_of_imports_reads_them(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
     file.write_text("import a.b\nfrom tasks import base\nfrom tasks.base import Task\ndef f():\n    import torch\n")
     assert list(imports(file)) == [("a.b", True), ("tasks.base", True), ("tasks.base", True), ("torch", False)]
+
+
+def test_the_map_names_every_file_of_seqbench() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`(\w+)/?`", page))
+    missing = {path.stem for path in (ROOT / "seqbench").glob("*.py")} - named - {"__init__"}
+    assert not missing, f"docs/architecture.md lacks {sorted(missing)}"
+    board = {path.stem for path in (ROOT / "seqbench" / "board").glob("*.py")} - {"__init__"}
+    assert not board - named, f"docs/architecture.md lacks board/{sorted(board - named)}"
