@@ -81,7 +81,7 @@ def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeyp
         assert recipe.returncode == 0, recipe.stderr
         if words[1] == "quickstart":
             ran = [shlex.split(row)[1:] for row in recipe.stdout.splitlines() if "scripts/" in row]
-            readme = [shlex.split(row)[1:] for row in commands() if "study=quickstart" in row]
+            readme = [shlex.split(row)[1:] for row in commands() if row.endswith(" study=quickstart")]
             assert ran == readme, "what make quickstart runs is what the README says"
         return
     script, arguments = Path(words[1]), words[2:]

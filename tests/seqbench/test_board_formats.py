@@ -193,7 +193,7 @@ def test_numbers_that_json_does_not_have_do_not_break_the_page(tmp_path: Path) -
     for number in ("740742000000.0", "1.5"):  # training FLOPs; seconds of a point of the curves
         assert number in content
         content = content.replace(number, "Infinity" if number == "1.5" else "NaN")
-    path.write_text(content)
+    path.write_text(re.sub(r'"sha256": "[0-9a-f]{64}"\n}', '"sha256": null\n}', content))  # without its seal
     data = json.loads(page.embed(page.payload(board_of(tmp_path), out=tmp_path)))
     assert data["cells"][0]["costs"][0]["flops_train"] is None
     assert data["runs"][0]["curve"]["valid"]["seconds"][:3] == [0, None, 3]

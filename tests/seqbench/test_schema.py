@@ -134,7 +134,8 @@ def test_missing_and_choices_are_named() -> None:
     assert message({"_target_": TOY + "ToyEncoder", "dim": 4}, ALLOWED) == "encoder.dropout: missing"
     broken = {"_target_": TOY + "BrokenEncoder", "dim": 4, "dropout": 0.1, "how": "nam", "at": 1}
     assert message(broken, ALLOWED) == (
-        "encoder.how: 'nam' is not one of nan, oom, error, kill, interrupt (did you mean nan?)"
+        "encoder.how: 'nam' is not one of nan, oom, error, kill, interrupt, weights, explode, spikes, sleep, memory,"
+        " exit (did you mean nan?)"
     )
 
 

@@ -15,9 +15,11 @@ from seqbench.nodes import compose_node
 from tasks.metrics.accuracy import Accuracy, MacroF1, TokenAccuracy
 from tasks.metrics.base import Metric
 from tasks.metrics.correlation import Pearson, Spearman
+from tasks.metrics.edit_distance import SymbolErrorRate, WordErrorRate
 from tasks.metrics.entity_f1 import EntityF1
 from tasks.metrics.errors import MAE, MSE
 from tasks.metrics.exact_match import ExactMatch
+from tasks.metrics.frames import FrameNLL
 from tasks.metrics.likelihood import BitsPerCharacter, Perplexity
 from tasks.metrics.modules import as_evaluate
 from tasks.metrics.ranking import HR10, MRR, NDCG10, R1, ranks_of
@@ -153,6 +155,9 @@ CASES: list[tuple[Metric, list[Any], list[Any]]] = [
     (HR10(), RANKED, [4, 5, 6]),
     (MRR(), RANKED, ["x", "y", "z"]),
     (R1(), RANKED, ["x", "y", "z"]),
+    (WordErrorRate(), TAGS, GOLD),
+    (SymbolErrorRate(), TAGS, GOLD),
+    (FrameNLL(), [(2.5, 4), (1.0, 3)], [(0.0, 4), (0.0, 3)]),
 ]
 
 
