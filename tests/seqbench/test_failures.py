@@ -130,8 +130,9 @@ def test_a_run_whose_time_is_over_goes_on_by_the_same_command(tmp_path: Path, mo
     assert 1 <= cut.failed_at_step < 20, "how far it comes is the machine's business"
     assert_saved(cut, tmp_path / "cut", cut.failed_at_step)
     monkeypatch.setenv("SEQBENCH_TOY_HEALTHY", "1")
-    again = run(toy_config(tmp_path / "cut", slow)).record
-    straight = run(toy_config(tmp_path / "straight", slow)).record
+    patient = slow | {"trainer.time_limit": 600.0}  # no part of the id
+    again = run(toy_config(tmp_path / "cut", patient)).record
+    straight = run(toy_config(tmp_path / "straight", patient)).record
     assert (again.status, again.resumed, again.saved) == ("finished", 1, None)
     assert again.predictions == straight.predictions
     assert again.checkpoint == straight.checkpoint
