@@ -72,22 +72,28 @@ class Attempt:
 
         Raises ConfigError, DataError and RecordError without a record, KeyboardInterrupt with one.
         """
-        record = None
+        record, came = None, []
         try:
             for left in self.folder.rglob(".*.tmp"):  # of a process that was killed while it wrote
                 left.unlink(missing_ok=True)
             if afresh:
                 self.checkpoints.clear()
             with (
-                process.signals(),
+                process.signals() as came,
                 self.deadline.enforced(),
                 process.settings(threads=self.config.trainer.threads, deterministic=self.config.deterministic),
             ):
+                self._guarded(self._begin)
                 self._work()
+                process.hold(firmly=True)  # a record of a finished run is not taken back
                 record = self._write("finished")
             self.checkpoints.clear()
-            return record
-        except (ConfigError, DataError, RecordError):
+        except (ConfigError, DataError) as error:
+            self.checkpoints.forget()
+            if came:
+                raise KeyboardInterrupt(came[0]) from error
+            raise
+        except RecordError:
             raise
         except (process.Stopped, KeyboardInterrupt, SystemExit) as error:
             by = error.args[0] if isinstance(error, process.Stopped) else "the user"
@@ -97,11 +103,18 @@ class Attempt:
             raise KeyboardInterrupt(by) from None
         except Exception as error:
             record = self._fail(error)
-            return record
+            if record.status != "timed_out":
+                self.checkpoints.forget()  # the next attempt begins anew
         finally:
             for sink in self.sinks:
                 self._guarded(functools.partial(sink.finish, record))
             self.watch(Event(kind="end"))
+        if came:  # it waited in a step that failed, or came when all was done: a sweep shall stop nevertheless
+            raise KeyboardInterrupt(came[0])
+        return record
+
+    def _begin(self) -> None:
+        self.progress.resumed = self.checkpoints.begin(self.progress.started)
 
     # -- what is done ----------------------------------------------------------------------------------------------
     def _work(self) -> None:

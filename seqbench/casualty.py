@@ -90,7 +90,8 @@ def bury(
                     return known
                 for left in folder.rglob(f".*.{process}.tmp"):  # seqbench.store.write_atomic's
                     left.unlink(missing_ok=True)
-                saved = Checkpoints(folder / "checkpoints").peek()  # what is damaged the next attempt says
+                checkpoints = Checkpoints(folder / "checkpoints")
+                saved = checkpoints.peek()  # what is damaged the next attempt says
                 progress = saved["progress"] if saved else {}
                 record = Record(
                     status=status,
@@ -98,7 +99,7 @@ def bury(
                     failed_at_step=step,
                     curves=[Point(**point) for point in progress.get("curve", [])],
                     best_step=progress.get("best_step"),
-                    resumed=progress.get("resumed", 0),
+                    resumed=max(progress.get("resumed", 0), checkpoints.attempts() - 1),
                     notes=progress.get("notes", []),
                     saved=saved_in(folder, progress.get("step")),
                     ended=now(),

@@ -24,6 +24,18 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 BEAT = 20.0  # seconds between two signs of life where the kernel has no locks
 SETTLE = 0.2  # seconds in which one who takes over from the dead may have taken our file for theirs
 SILENCE = 300.0  # seconds without one, after which a process of another machine counts as dead
+_held: set[int] = set()  # descriptors of this process's claims
+
+
+def _let_go() -> None:
+    """In a child: its copy of the lock would outlive the parent, as long as a worker process needs to notice."""
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 class Claimed(RecordError):
@@ -51,16 +63,19 @@ def claim(folder: Path) -> Iterator[str | None]:
         with _made(path) as before:
             yield before
         return
+    _held.add(descriptor)
     try:
         before = os.pread(descriptor, 200, 0).decode(errors="replace") or None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, _me().encode(), 0)
         yield before
     finally:
-        with contextlib.suppress(OSError):
-            path.unlink()
-            folder.rmdir()  # where nothing came of it
-        os.close(descriptor)
+        if descriptor in _held:  # no child that comes by here
+            with contextlib.suppress(OSError):
+                path.unlink()
+                folder.rmdir()  # where nothing came of it
+            _held.remove(descriptor)
+            os.close(descriptor)
 
 
 def _me() -> str:

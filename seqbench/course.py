@@ -64,11 +64,11 @@ class Progress:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def take_up(self, state: dict[str, Any]) -> None:
-        """Go on from what a checkpoint says; what was noted in this process stays."""
-        notes = self.notes
+        """Go on from what a checkpoint says; what was noted and counted in this process stays."""
+        notes, resumed = self.notes, self.resumed
         vars(self).update(state)
         self.notes = [*self.notes, *(note for note in notes if note not in self.notes)]
-        self.resumed += 1
+        self.resumed = max(resumed, self.resumed + 1)  # attempts that have saved nothing count, too
         self.seconds_before, self.wall_before = self.seconds, self.wall
 
     def look(self) -> float:

@@ -23,7 +23,7 @@ class _Signals:
 
     held: bool = False  # note the first one, for release()
     firmly: bool = False  # note all of them
-    noted: str | None = None  # name of the first one that was held
+    noted: str | None = None  # name of the first one that came, until it has been heeded
 
     def clear(self) -> None:
         """Nothing held, nothing noted."""
@@ -40,9 +40,13 @@ def hold(*, firmly: bool = False) -> None:
 
 
 def release() -> None:
-    """From here a signal raises Stopped where it comes; one that came meanwhile does so now."""
+    """From here a signal raises Stopped where it comes; one that came meanwhile does so now.
+
+    So does one whose Stopped was lost, as an exception is that is raised in a destructor.
+    """
     _signals.held = _signals.firmly = False
     if _signals.noted:
+        hold(firmly=True)
         raise Stopped(_signals.noted)
 
 
@@ -57,13 +61,16 @@ def noted() -> str | None:
 
 
 @contextmanager
-def signals() -> Iterator[None]:
+def signals() -> Iterator[list[str]]:
     """Raise Stopped where SIGINT or SIGTERM comes, or at release(). In other threads than the main one do nothing.
 
-    Begins and ends with nothing held; raises once, so that what is undone on the way out is undone in peace.
+    Begins and ends with nothing held; raises once, so that what is undone on the way out is undone in peace. At the
+    end the list given has the name of the signal that came, if one did: who leaves otherwise than by Stopped must heed
+    it then.
     """
+    came: list[str] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield came
         return
     owner = os.getpid()
 
@@ -71,8 +78,9 @@ def signals() -> Iterator[None]:
         if os.getpid() != owner:  # worker processes inherit this; they end with their parent
             return
         name = signal.Signals(number).name
-        if _signals.held and (_signals.firmly or _signals.noted is None):
-            _signals.noted = _signals.noted or name
+        wait = _signals.held and (_signals.firmly or _signals.noted is None)
+        _signals.noted = _signals.noted or name
+        if wait:
             return
         hold(firmly=True)
         raise Stopped(name)
@@ -80,10 +88,12 @@ def signals() -> Iterator[None]:
     _signals.clear()
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if _signals.noted:
+            came.append(_signals.noted)
         _signals.clear()
 
 

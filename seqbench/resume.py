@@ -23,7 +23,7 @@ from seqbench.store import write_atomic
 State = dict[str, Any]
 
 MAGIC = b"seqbench checkpoint 1 "
-LAST, PREVIOUS = "last", "previous"
+LAST, PREVIOUS, ATTEMPTS = "last", "previous", "attempts"
 NAMES = {  # of what a stamp tells, in words
     "torch": "torch",
     "device": "the device",
@@ -43,6 +43,30 @@ class Checkpoints:
     def __init__(self, folder: Path, stamp: Mapping[str, str] | None = None) -> None:
         self.folder, self.stamp = folder, dict(stamp or {})
         self.best_of_last: int | None = None  # the best step that `last` speaks of
+
+    # -- attempts --------------------------------------------------------------------------------------------------
+    def begin(self, now: str) -> int:
+        """Note that an attempt begins, and give the number of those before it, killed without a word included.
+
+        Raises OSError.
+        """
+        before = self.attempts()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ATTEMPTS).open("a") as file:
+            file.write(f"{now}\n")
+        return before
+
+    def attempts(self) -> int:
+        """How many have begun since the folder was made."""
+        with contextlib.suppress(OSError):
+            return len((self.folder / ATTEMPTS).read_bytes().splitlines())
+        return 0
+
+    def forget(self) -> None:
+        """Attempts that have ended with all that there is to say about them; what was saved stays."""
+        with contextlib.suppress(OSError):
+            (self.folder / ATTEMPTS).unlink(missing_ok=True)
+            self.folder.rmdir()  # where nothing was saved
 
     # -- written ---------------------------------------------------------------------------------------------------
     def save_best(self, step: int, state: Mapping[str, Any]) -> None:
