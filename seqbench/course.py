@@ -144,6 +144,7 @@ class Course(pl.Callback):
     # -- Lightning's hooks ---------------------------------------------------------------------------------------
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put optimizer, schedule and loss scaling back; the weights are already."""
+        process.reclaim()
         if self.state:
             trainer.optimizers[0].load_state_dict(self.state["optimizer"])
             trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.state["schedule"])

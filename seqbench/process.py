@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -24,6 +24,7 @@ class _Signals:
     held: bool = False  # note the first one, for release()
     firmly: bool = False  # note all of them
     noted: str | None = None  # name of the first one that came, until it has been heeded
+    handler: Callable[[int, FrameType | None], None] | None = None  # while signals() listens
 
     def clear(self) -> None:
         """Nothing held, nothing noted."""
@@ -48,6 +49,16 @@ def release() -> None:
     if _signals.noted:
         hold(firmly=True)
         raise Stopped(_signals.noted)
+
+
+def reclaim() -> None:
+    """Take the signals back from a library that has put a handler of its own before ours.
+
+    Lightning has one for SIGTERM, and leaves by it after any batch: in the middle of a step that has several.
+    """
+    if _signals.handler is not None and threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _signals.handler)
 
 
 def held() -> bool:
@@ -86,6 +97,7 @@ def signals() -> Iterator[list[str]]:
         raise Stopped(name)
 
     _signals.clear()
+    _signals.handler = stop
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield came
@@ -94,6 +106,7 @@ def signals() -> Iterator[list[str]]:
             signal.signal(number, handler)
         if _signals.noted:
             came.append(_signals.noted)
+        _signals.handler = None
         _signals.clear()
 
 

@@ -134,7 +134,7 @@ class Left:
 class Campaign:
     """Starts processes: fresh ones of the script, or forked ones of a server that has all imported."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, chains: list[Chain]) -> None:
         self.folder = folder
         self.lock, self.count = threading.Lock(), 0
         self.environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -149,7 +149,7 @@ class Campaign:
         )
         self.lanes = ThreadPoolExecutor(LANES)
         self.straight = {task: self.lanes.submit(self.run, Chain(task, ())) for task in TASKS}
-        self.ends = {chain: self.lanes.submit(self.run, chain) for chain in CHAINS}
+        self.ends = {chain: self.lanes.submit(self.run, chain) for chain in chains}
 
     def close(self) -> None:
         """End all of it."""
@@ -229,9 +229,11 @@ def _is_time(folder: Path, pid: int, blow: Outside) -> bool:
 
 
 @pytest.fixture(scope="module")
-def campaign(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
-    """All of it, under way."""
-    made = Campaign(tmp_path_factory.mktemp("kills"))
+def campaign(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Campaign]:
+    """All of it that is asked for, under way."""
+    found = [getattr(item, "callspec", None) for item in request.session.items if item.path == request.path]
+    chains = [call.params["chain"] for call in found if call is not None]
+    made = Campaign(tmp_path_factory.mktemp("kills"), chains)
     yield made
     made.close()
 

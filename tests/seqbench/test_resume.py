@@ -405,3 +405,32 @@ def test_a_record_of_a_failure_keeps_its_checkpoints(tmp_path: Path) -> None:
     record = run(config).record
     assert run(config).skipped
     assert (tmp_path / record.id / "checkpoints" / "last.pt").is_file()
+
+
+# -- attempts that saved nothing, signals that waited ------------------------------------------------------------------
+def test_attempts_that_saved_nothing_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(tmp_path, broken("interrupt", 3))
+    monkeypatch.setattr("seqbench.course.Course.on_exception", lambda *args: None)  # as if killed: nothing is saved
+    for times in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(config)
+        assert Store(tmp_path).all()[0][0].resumed == times
+    monkeypatch.setenv("SEQBENCH_TOY_HEALTHY", "1")
+    assert run(config).record.resumed == 2
+    assert run(toy_config(tmp_path, broken("interrupt", 3) | {"rerun": "always"})).record.resumed == 0
+
+
+def test_a_signal_that_waits_in_a_step_that_fails_is_not_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The record says what went wrong; who asked for a stop has it, too."""
+    forward = ToyEncoder.forward
+
+    def stopping(self: ToyEncoder, source: Any) -> Any:
+        if self.training and getattr(self, "passes", 0) == 4:  # BrokenEncoder's fifth fails
+            os.kill(os.getpid(), signal.SIGTERM)
+        return forward(self, source)
+
+    monkeypatch.setattr(ToyEncoder, "forward", stopping)
+    for how, status in (("nan", "diverged"), ("oom", "out_of_memory"), ("error", "failed")):
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            run(toy_config(tmp_path / how, broken(how, 5)))
+        assert Store(tmp_path / how).all()[0][0].status == status

@@ -262,7 +262,8 @@ def test_killed_and_resumed_is_as_uninterrupted(tmp_path: Path) -> None:
     assert killed.returncode == -signal.SIGKILL
     assert Store(tmp_path / "cut").all() == ([], [])
     resumed = call(tmp_path / "cut", SEQBENCH_TOY_HEALTHY="1")
-    assert resumed.stderr == ""
+    assert resumed.stderr.endswith("died in this run; it is taken over\n")
+    assert resumed.stderr.count("\n") == 1
     straight = call(tmp_path / "straight", SEQBENCH_TOY_HEALTHY="1")
     one, other = (Record.model_validate_json(done.stdout) for done in (resumed, straight))
     assert one.resumed == 1

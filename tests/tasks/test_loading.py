@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from tasks.loading import Batching, Loader, plan_batches
 from tasks.padding import Ragged, pad
@@ -66,6 +70,34 @@ def test_epochs_differ_and_a_cut_epoch_goes_on() -> None:
         rest = [batch.tolist() for batch in second]
         expected = [*epochs[0], *epochs[1]][cut:]
         assert rest == expected[: len(rest)]
+
+
+class Drawing:
+    """A collate that draws from all generators."""
+
+    def __call__(self, rows: NDArray[np.int64]) -> Tensor:
+        drawn = [random.random(), float(np.random.rand()), float(torch.rand(()))]  # noqa: NPY002
+        return torch.tensor([*drawn, *rows.tolist()], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_collate_that_draws_gives_the_same_whoever_makes_the_batches_and_resumed(workers: int) -> None:
+    def drawing(workers: int) -> Loader:
+        return Loader(
+            lengths=LENGTHS, collate=Drawing(), batching=Batching(rows=50), seed=1, shuffle=True, workers=workers
+        )
+
+    first = drawing(0)
+    expected = [batch.tolist() for _ in range(2) for batch in first]
+    assert len({tuple(batch[:3]) for batch in expected}) == len(expected) == 20  # each draws numbers of its own
+    torch.rand(3)  # what the process has drawn does not matter
+    np.random.rand(3)  # noqa: NPY002
+    again = drawing(workers)
+    assert [batch.tolist() for _ in range(2) for batch in again] == expected
+    for epoch, position in ((0, 7), (1, 3)):
+        resumed = drawing(workers)
+        resumed.load_state_dict({"epoch": epoch, "position": position})
+        assert [batch.tolist() for batch in resumed] == expected[10 * epoch + position : 10 * (epoch + 1)]
 
 
 def test_workers_give_the_same_batches() -> None:
