@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 import torch
 
@@ -43,7 +45,7 @@ def hold(*, firmly: bool = False) -> None:
 def release() -> None:
     """From here a signal raises Stopped where it comes; one that came meanwhile does so now.
 
-    So does one whose Stopped was lost, as an exception is that is raised in a destructor.
+    So does one that came in a destructor or the like, where an exception is lost.
     """
     _signals.held = _signals.firmly = False
     if _signals.noted:
@@ -75,6 +77,9 @@ def noted() -> str | None:
 def signals() -> Iterator[list[str]]:
     """Raise Stopped where SIGINT or SIGTERM comes, or at release(). In other threads than the main one do nothing.
 
+    In a destructor, where an exception would break off what it does and then be ignored, a signal waits for release();
+    so does one whose Stopped Python had to ignore (in a weak reference's callback, in a generator that is thrown away).
+
     Begins and ends with nothing held; raises once, so that what is undone on the way out is undone in peace. At the
     end the list given has the name of the signal that came, if one did: who leaves otherwise than by Stopped must heed
     it then.
@@ -84,18 +89,28 @@ def signals() -> Iterator[list[str]]:
         yield came
         return
     owner = os.getpid()
+    state = False, False  # held and firmly, before the last Stopped
 
     def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal state
         if os.getpid() != owner:  # worker processes inherit this; they end with their parent
             return
         name = signal.Signals(number).name
         wait = _signals.held and (_signals.firmly or _signals.noted is None)
         _signals.noted = _signals.noted or name
-        if wait:
+        if wait or _in_destructor(frame):
             return
+        state = _signals.held, _signals.firmly
         hold(firmly=True)
         raise Stopped(name)
 
+    def ignored(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, Stopped):  # noted, so nothing is lost
+            _signals.held, _signals.firmly = state
+        else:
+            hook(unraisable)
+
+    hook, sys.unraisablehook = sys.unraisablehook, ignored
     _signals.clear()
     _signals.handler = stop
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -104,10 +119,21 @@ def signals() -> Iterator[list[str]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if sys.unraisablehook is ignored:
+            sys.unraisablehook = hook
         if _signals.noted:
             came.append(_signals.noted)
         _signals.handler = None
         _signals.clear()
+
+
+def _in_destructor(frame: FrameType | None) -> bool:
+    """Whether some `__del__` is under way: Python prints what leaves one, and goes on."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

@@ -434,3 +434,37 @@ def test_a_signal_that_waits_in_a_step_that_fails_is_not_lost(tmp_path: Path, mo
         with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
             run(toy_config(tmp_path / how, broken(how, 5)))
         assert Store(tmp_path / how).all()[0][0].status == status
+
+
+class Dying:
+    """Gets a signal when it is removed, as whoever interrupts may happen to."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_in_a_destructor_stops_the_run_after_the_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = ToyEncoder.forward
+    things: list[Dying] = []
+
+    def watch(event: Event) -> None:
+        if (event.kind, event.step) == ("step", 5):
+            things.append(Dying())
+
+    def stopping(self: ToyEncoder, source: Any) -> Any:
+        if not self.training:
+            things.clear()
+        return forward(self, source)
+
+    config = toy_config(tmp_path / "cut")
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyEncoder, "forward", stopping)
+        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+            run(config, watch=watch)
+    cut = Store(tmp_path / "cut").all()[0][0]
+    assert (cut.status, [point.step for point in cut.curves]) == ("interrupted", [5])
+    record = run(config).record
+    assert record.resumed == 1
+    assert same_result(record, run(toy_config(tmp_path / "straight")).record)
