@@ -12,6 +12,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from seqbench.errors import ConfigError, RecordError
+from seqbench.record import Record
 from seqbench.source import suggest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -136,13 +137,24 @@ def publish(results: Path, names: Sequence[str], into: Path, page: Path) -> list
         for this in figure.ids:
             record = Store(results).find(this)
             assert record is not None
-            Store(into).write(record.model_copy(update={"predictions": None, "checkpoint": None}))
+            Store(into).write(portable(record))
         told.append(f"{name}: {shown(lines[name], figure)}")
     kept = {name: figures[name].model_dump() for name in lines if name in figures}
     into.mkdir(parents=True, exist_ok=True)
     write_atomic(into / FIGURES, (json.dumps(kept, indent=2) + "\n").encode())
     write_atomic(page, with_table(page.read_text(encoding="utf-8"), lines, figures).encode())
     return told
+
+
+def portable(record: Record) -> Record:
+    """A record without the files beside it and without the folder that it was made in, which is this machine's."""
+    changes = {
+        "predictions": None,
+        "checkpoint": None,
+        "config": record.config | {"results": "results"},
+        "overrides": [text for text in record.overrides if not text.startswith("results=")],
+    }
+    return record.model_copy(update=changes)
 
 
 def read_figures(folder: Path) -> dict[str, Figure]:
@@ -171,9 +183,8 @@ def table(lines: dict[str, Line], figures: dict[str, Figure]) -> str:
         seeds = "" if figure is None else str(len(figure.ids))
         mark = "" if figure is None else ("reached" if line.reached(_scaled(line, figure.mean)) else "missed")
         source = line.source if line.looked_up else f"{line.source}; from memory"
-        rows.append(
-            f"| {line.task} | {line.model} | {line.name} | {_goal(line)} ({source}) | {ours} | {seeds} | {mark} |"
-        )
+        cells = (name, line.task, line.model, line.name, f"{_goal(line)} ({source})", ours, seeds, mark)
+        rows.append(f"| {' | '.join(cells)} |")
     notes = [f"- {name}: {line.note}" for name, line in lines.items() if line.note]
     return "\n".join([*rows, "", *notes, ""])
 

@@ -78,6 +78,7 @@ def test_publishing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = Store(into).find(record.id)
     assert kept is not None
     assert kept.scores == record.scores
+    assert str(tmp_path) not in (into / record.id / "record.json").read_text()
     assert sorted(path.name for path in (into / record.id).iterdir()) == ["record.json"]
     assert json.loads((into / calibration.FIGURES).read_text())["there"]["mean"] == value
     text = page.read_text()
