@@ -300,7 +300,9 @@ def _shared_warnings(shared: Sequence[Shared], overlap: str) -> list[str]:
 
 
 def _stand_in(rows: int | None, of: int, split: str, within: str) -> str:
-    return f"{rows or 0:,} of {of:,} rows of {split} ({100 * (rows or 0) / max(1, of):.2g} %) stand in {within}, too"
+    share = 100 * (rows or 0) / max(1, of)
+    short = f"{share:.0f}" if share >= 10 else f"{share:.2g}"  # .2g writes 1e+02 for 99.6
+    return f"{rows or 0:,} of {of:,} rows of {split} ({short} %) stand in {within}, too"
 
 
 def _baseline_warnings(baselines: Sequence[Baseline]) -> list[str]:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from seqbench.board import critical
 from seqbench.board.comparisons import Pairs
-from seqbench.board.statistics import Floats, Sample
+from seqbench.board.statistics import Floats, Sample, unrounded
 
 LEVELS = np.linspace(-0.1, 1.1, 61)  # of the performance profiles
 Ends = tuple[float, float]
@@ -58,7 +58,7 @@ class Standing:
 
     tasks: int  # where it has a place
     rank: float | None
-    rank_interval: Ends | None
+    rank_interval: Ends | None  # None, as that of win, where nothing is known of the error of any cell
     win: float | None
     win_interval: Ends | None
     iqm: float | None
@@ -82,7 +82,10 @@ def standings(
         rank = win = rank_ends = win_ends = None
         if mine:
             rivals = [int(np.isfinite(observed_CK[:, k]).sum()) - 1 for k in mine]
-            reach = _reach(row, [ranked[k] for k in mine], confidence)
+            known = any(
+                np.isfinite([s.of_examples, s.of_seeds]).any() for k in mine for s in ranked[k].samples.values()
+            )
+            reach = _reach(row, [ranked[k] for k in mine], confidence) if known else None
             rank, rank_ends = _with_spread(
                 observed_CK[c, mine], np.stack([drawn_KRC[k][:, c] for k in mine], 1), reach, (1.0, 1.0 + max(rivals))
             )
@@ -121,7 +124,7 @@ def _errors(task: Task, draws: int, generator: np.random.Generator) -> Floats:
     scale = float(np.abs(covariance_CC).max()) or 1.0
     values, vectors = np.linalg.eigh(covariance_CC / scale)
     normal_RC = generator.normal(size=(draws, len(samples)))
-    return np.asarray(np.sqrt(scale) * (normal_RC * np.sqrt(np.maximum(values, 0.0))) @ vectors.T)
+    return np.asarray(np.sqrt(scale) * (normal_RC * np.sqrt(np.where(values > 1e-14, values, 0.0))) @ vectors.T)
 
 
 def _ranks(task: Task, rows: Sequence[str], error_RC: Floats) -> Floats:
@@ -133,7 +136,7 @@ def _ranks(task: Task, rows: Sequence[str], error_RC: Floats) -> Floats:
     for row in task.last:
         goodness_RC[:, place[row]] = -np.inf
     present = ~np.isnan(goodness_RC[0])
-    goodness_RC[:, present] = stats.rankdata(-goodness_RC[:, present], axis=1)
+    goodness_RC[:, present] = stats.rankdata(-unrounded(goodness_RC[:, present]), axis=1)
     return goodness_RC
 
 
@@ -143,7 +146,9 @@ def _reach(row: str, tasks: Sequence[Task], confidence: float) -> float:
     return float(stats.t.isf((1 - confidence) / 2, freedom if freedom else 1e9))
 
 
-def _with_spread(observed_K: Floats, drawn_RK: Floats, reach: float, bounds: Ends) -> tuple[float, Ends]:
+def _with_spread(observed_K: Floats, drawn_RK: Floats, reach: float | None, bounds: Ends) -> tuple[float, Ends | None]:
+    if reach is None:
+        return float(observed_K.mean()), None
     mean, half = float(observed_K.mean()), reach * float(drawn_RK.mean(axis=1).std())
     return mean, (max(mean - half, bounds[0]), min(mean + half, bounds[1]))
 
@@ -207,12 +212,14 @@ class _Runs:
         """The interquartile mean."""
         return float(self.middle() @ self.scores_M)
 
-    def interval(self, confidence: float) -> Ends:
-        """By the weights that the runs have in it (the delta method), variances as those of the cells."""
+    def interval(self, confidence: float) -> Ends | None:
+        """By the weights that the runs have in it (the delta method), variances as those of the cells; None if 0."""
         weights = self.middle()
         x_K = self.of_seed_K * np.bincount(self.task_M, weights**2, minlength=self.tasks)
         k = float((self.of_examples_K * np.bincount(self.task_M, weights, minlength=self.tasks) ** 2).sum())
         x = float(x_K.sum())
+        if k + x <= 0:
+            return None
         freedom = x**2 / float((x_K**2 / self.freedom_K).sum()) if x > 0 else 1.0
         half = float(critical.quantile(confidence, k, x, freedom, 1e9)) * float(np.sqrt(k + x))
         return self.iqm() - half, self.iqm() + half

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from seqbench.board import critical
-from seqbench.board.statistics import Floats, Sample, freedom_by
+from seqbench.board.statistics import Floats, Sample, freedom_by, unrounded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,25 +30,28 @@ class Pairs:
 def compare(samples: Sequence[Sample], *, confidence: float) -> Pairs:
     """All pairs of rows.
 
-    A row of one seed is taken to vary by seed as the other does; where both have one, examples alone speak. A row
-    without statistics per example is compared by seeds alone.
+    A row of one seed is taken to vary by seed as the other does; where both have one, examples alone speak: of these
+    two trained models, not of their encoders. A row without statistics per example is compared by seeds alone.
     """
-    mean_C = np.array([sample.mean for sample in samples])
+    mean_C = unrounded(np.array([sample.mean for sample in samples]))
     seeds_C = np.array([sample.seeds for sample in samples])
-    x_C = np.nan_to_num(np.array([sample.of_seeds for sample in samples]))
+    of_seeds_C = np.array([sample.of_seeds for sample in samples])
+    x_C, unknown_C = np.nan_to_num(of_seeds_C), np.isnan(of_seeds_C)
     k_CC, freedom_CC, paired_CC = _examples(samples)
     count = len(samples)
     x1, x2 = np.tile(x_C[:, None], (1, count)), np.tile(x_C[None, :], (count, 1))
     df1, df2 = np.tile(seeds_C[:, None] - 1.0, (1, count)), np.tile(seeds_C[None, :] - 1.0, (count, 1))
-    single1, single2 = df1 < 1, df2 < 1
+    lacks1, lacks2 = np.tile(unknown_C[:, None], (1, count)), np.tile(unknown_C[None, :], (count, 1))
     x1, x2 = (
-        np.where(single2 & ~single1, x1 * (1 + (df1 + 1)), x1),  # variance of one seed is S times that of the mean
-        np.where(single1 & ~single2, x2 * (1 + (df2 + 1)), x2),
+        # variance of one seed is S times that of the mean
+        np.where(lacks2 & ~lacks1, x1 * (1 + (df1 + 1) / (df2 + 1)), x1),
+        np.where(lacks1 & ~lacks2, x2 * (1 + (df2 + 1) / (df1 + 1)), x2),
     )
-    x1, x2 = np.where(single1, 0.0, x1), np.where(single2, 0.0, x2)
+    df1, df2 = np.where(lacks1, 0.0, df1), np.where(lacks2, 0.0, df2)
+    x1, x2 = np.where(lacks1, 0.0, x1), np.where(lacks2, 0.0, x2)
     x_CC = x1 + x2
     difference = mean_C[:, None] - mean_C[None, :]
-    unknown = (single1 & single2) & ~paired_CC
+    unknown = ~paired_CC & ((lacks1 & lacks2) | (x_CC <= 0))
     reach = critical.quantile(confidence, k_CC, x_CC, critical.seeds_of_two(x1, df1, x2, df2), freedom_CC)
     half = reach * np.sqrt(k_CC + x_CC)
     p = critical.p_values(difference, k_CC, x_CC, critical.welch(x1, df1, x2, df2), freedom_CC)

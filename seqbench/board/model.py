@@ -84,7 +84,7 @@ class Cell:
     high: float | None = None
     basis: str = ""  # what the interval is over
     best: bool = False  # the best mean of its column
-    tied: bool = False  # the best, or not told from it
+    tied: bool = False  # the best, or not told from it, be it that nothing is known of the error
     p: float | None = None  # of no difference to the best, corrected for all comparisons of the board
     places: tuple[int, int] | None = None  # first and last that it may truly have in its column, floors included
     seeds: tuple[int, ...] = ()

@@ -132,6 +132,8 @@ def _basis(sample: Sample, examples: int) -> str:
     if sample.told:
         return f"{seeds} x {examples} examples, statistics per example for {sample.told} of them"
     if sample.seeds > 1:
+        if np.isnan(sample.of_seeds):
+            return f"{seeds} of the same score, no statistics per example: no interval"
         return f"{seeds} alone, no statistics per example"
     return "1 seed, no statistics per example: no interval"
 

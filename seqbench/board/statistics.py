@@ -17,7 +17,24 @@ from seqbench.board import critical
 
 Floats = NDArray[np.float64]
 BLOCKS = 400  # a metric that is no mean is aggregated again without each of so many blocks of examples
+ROUNDING = 1e-12  # relative: scores that differ by less are the same
 LEAST = 0.03  # of the variance that the rest alone would give: seeds that agree by chance leave no zero width
+
+
+def unrounded(values: Floats) -> Floats:
+    """The values with those made equal (last axis) that differ by rounding alone, so that ties can be told by ==."""
+    order = np.argsort(values, axis=-1, kind="stable")
+    ordered = np.take_along_axis(np.asarray(values, dtype=np.float64), order, axis=-1)
+    before, after = ordered[..., :-1], ordered[..., 1:]
+    with np.errstate(invalid="ignore"):  # two infinities, and NaN, which is equal to nothing
+        same = (before == after) | (after - before <= ROUNDING * np.maximum(np.abs(before), np.abs(after)))
+    same &= np.isfinite(after) & np.isfinite(before)
+    places = np.broadcast_to(np.arange(ordered.shape[-1]), ordered.shape).copy()
+    places[..., 1:][same] = 0
+    first = np.take_along_axis(ordered, np.maximum.accumulate(places, axis=-1), axis=-1)
+    found = np.empty_like(ordered)
+    np.put_along_axis(found, order, first, axis=-1)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,8 +107,11 @@ class Sample:
 
     @property
     def of_seeds(self) -> float:
-        """X: variance of the mean by its seeds, the rest included; NaN for one seed."""
-        if self.seeds < 2:
+        """X: variance of the mean by its seeds, the rest included; NaN where nothing is known of it.
+
+        That is for one seed, and for seeds that coincide without statistics per example to say whether by chance.
+        """
+        if self.seeds < 2 or (self.examples_G is None and len(set(unrounded(self.scores_S))) == 1):
             return float("nan")
         return max(float(self.scores_S.var(ddof=1)) / self.seeds, LEAST * self.noise)
 
@@ -124,7 +144,8 @@ def interval(
     """Interval of the mean over new seeds and new examples; over what there is, where one of the two is missing.
 
     Within finite bounds after Wilson (1927) with the effective number of examples (Dean and Pagano 2015, modified
-    Wilson), so that 500 hits of 500 leave room below. None for one seed without statistics per example.
+    Wilson), so that 500 hits of 500 leave room below. None for one seed, or seeds that coincide, without statistics
+    per example.
     """
     k, x = sample.of_examples, sample.of_seeds
     if np.isnan(k) and np.isnan(x):
@@ -150,7 +171,7 @@ def _wilson(
     variance /= width**2
     spread = share * (1 - share)
     if spread <= 0:  # 0 % or 100 %: nothing varies, and as many examples as there are say so
-        if sample.examples_G is None:
+        if sample.examples_G is None:  # by a rounding
             return sample.mean, sample.mean
         size, reach = float(len(sample.examples_G)), float(stats.norm.isf((1 - confidence) / 2))
     elif variance <= 0:

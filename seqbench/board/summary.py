@@ -11,7 +11,7 @@ from seqbench.board.aggregates import Standing, Task, standings
 from seqbench.board.comparisons import Pairs, compare, level_of, places
 from seqbench.board.critical import holm
 from seqbench.board.model import Cell, Column, Row
-from seqbench.board.statistics import Sample
+from seqbench.board.statistics import Sample, unrounded
 
 Cells = dict[tuple[str, str], Cell]
 Samples = Mapping[str, Mapping[str, Sample]]  # by column, then row
@@ -80,19 +80,18 @@ def _mark(
     adjusted_CC[np.triu_indices(count, 1)] = adjusted
     adjusted_CC = np.where(np.isnan(adjusted_CC), adjusted_CC.T, adjusted_CC)
     sign = 1.0 if column.best == "max" else -1.0
-    best = max(range(count), key=lambda c: (sign * samples[names[c]].mean, samples[names[c]].examples_G is not None))
+    mean_C = sign * unrounded(np.array([sample.mean for sample in samples.values()]))
+    best = max(range(count), key=lambda c: (mean_C[c], samples[names[c]].examples_G is not None))
     level = level_of(method.confidence)
     possible = places(pairs, adjusted_CC, best=column.best, level=level)
-    known_C = np.isfinite(adjusted_CC).sum(axis=1) == count - 1  # it was compared with all others
     for c, name in enumerate(names):
         p = adjusted_CC[best, c]
-        equal = pairs.difference_CC[best, c] == 0
         cells[name, column.id] = replace(
             cells[name, column.id],
             best=c == best,
-            tied=bool(equal or p > level),
+            tied=not p <= level,  # NaN, where nothing is known of the error, tells nothing apart
             p=None if c == best or np.isnan(p) else float(p),
-            places=possible[c] if known_C[c] else None,
+            places=possible[c],
         )
 
 

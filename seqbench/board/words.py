@@ -142,7 +142,8 @@ def method(board: Board) -> str:
     return (
         f"Scores are means over seeds on the {board.split} split; {level} intervals are over seeds and examples "
         "together, by their variance components, and where there is one seed over its examples alone. "
-        f"Bold: the best of a task and every row not told from it, paired on examples, at "
+        f"Bold: the best of a task and every row that could not be told from it, if only since nothing is known of "
+        f"its error, paired on examples, at "
         f"{100 - 100 * board.confidence:g} % after Holm's correction over the {board.comparisons} comparisons of the "
         "board (all pairs of rows of a task). Mean rank and win rate are over the tasks where a row has a place, among "
         "all rows but the trivial ones; their intervals are over new seeds and examples of the same tasks. "

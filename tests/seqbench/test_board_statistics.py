@@ -13,8 +13,17 @@ from numpy.typing import NDArray
 from seqbench import coverage
 from seqbench.board import critical
 from seqbench.board.aggregates import LEVELS, Task, standings
-from seqbench.board.comparisons import compare, places
-from seqbench.board.statistics import BLOCKS, Examples, Sample, blocks, interval, sample_of
+from seqbench.board.comparisons import _examples, compare, places
+from seqbench.board.statistics import (
+    BLOCKS,
+    Examples,
+    Sample,
+    blocks,
+    freedom_of,
+    interval,
+    sample_of,
+    unrounded,
+)
 
 Floats = NDArray[np.float64]
 
@@ -136,6 +145,62 @@ def test_p_is_at_most_5_percent_only_where_the_interval_is_off_zero() -> None:
         assert pairs.difference_CC == pytest.approx(-pairs.difference_CC.T)
 
 
+def test_an_interval_that_holds_zero_is_never_told_by_its_p() -> None:
+    draw = np.random.default_rng(7)
+    a, b = draw.normal(size=(3, 60)), draw.normal(size=(3, 60)) + 0.3 * draw.normal(size=(3, 1))
+    pairs = compare([sample(a), sample(b)], confidence=0.95)
+    half = (pairs.high_CC - pairs.low_CC)[0, 1] / 2
+    below, above = (
+        compare([sample(a), sample(b + pairs.difference_CC[0, 1] - part * half)], confidence=0.95).p_CC[0, 1]
+        for part in (0.98, 1.02)
+    )
+    assert above < 0.045  # p alone, by Welch's degrees of freedom, would be below 0.05 on both sides
+    assert 0.05 < below < 0.0500001
+
+
+def test_degrees_of_freedom_of_a_pair_are_those_of_its_differences() -> None:
+    draw = np.random.default_rng(10)
+    a, b = sample(draw.exponential(size=300) ** 2), sample(draw.normal(size=300))
+    variance_CC, freedom_CC, _ = _examples([a, b])
+    assert a.examples_G is not None
+    assert b.examples_G is not None
+    of_differences = a.examples_G - b.examples_G
+    assert freedom_CC[0, 1] == pytest.approx(float(freedom_of(of_differences)))
+    assert freedom_CC[0, 1] < 200
+    assert variance_CC[0, 1] == pytest.approx(of_differences.var(ddof=1) / 300)
+
+
+def test_ties_are_not_broken_by_rounding() -> None:
+    a, b = bare(305 / 360, 306 / 360, 319 / 360), bare(310 / 360, 317 / 360, 303 / 360)
+    assert a.mean != b.mean  # in floating point alone
+    pairs = compare([a, b], confidence=0.95)
+    assert (pairs.p_CC[0, 1], pairs.difference_CC[0, 1]) == (1.0, 0.0)
+    tied = Task(
+        label="t", sign=1.0, samples={"a": a, "b": b}, last={"c": 1}, failed={}, pairs=pairs, floor=0.0, known=None
+    )
+    found = standings(["a", "b", "c"], [tied], confidence=0.95, draws=10, seed=0)
+    assert [found[row].rank for row in "abc"] == [1.5, 1.5, 3.0]
+    values = (np.arange(90) < 61).astype(np.float64)
+    few, many = sample(np.tile(values, (3, 1))), sample(np.tile(values, (10, 1)))
+    assert compare([few, many, bare(*[61 / 90] * 7)], confidence=0.95).p_CC[0, 1:].tolist() == [1.0, 1.0]
+    close = np.array([[1.0, -np.inf, 1 - 1e-15, 1 - 1e-9, np.nan], [-1e-3, 0.0, -1e-3 - 1e-17, 5.0, 5.0]])
+    assert unrounded(close)[0, [1, 3]].tolist() == [-np.inf, 1 - 1e-9]
+    assert unrounded(close)[0, 0] == unrounded(close)[0, 2]
+    assert [len(set(line)) for line in unrounded(close)] == [4, 3]
+
+
+def test_seeds_that_coincide_without_examples_say_nothing_of_their_error() -> None:
+    same, other = bare(0.3, 0.3, 0.1 + 0.2), bare(0.7, 0.7, 0.7)
+    assert interval(same, confidence=0.95) is None
+    assert interval(bare(1.0, 1.0), confidence=0.95, bounds=(0.0, 1.0)) is None
+    pairs = compare([same, other, bare(0.1, 0.4)], confidence=0.95)
+    assert np.isnan([pairs.p_CC[0, 1], pairs.low_CC[0, 1], pairs.high_CC[0, 1]]).all()
+    half = (pairs.high_CC - pairs.low_CC)[0, 2] / 2  # that of the two seeds that vary, for three and two seeds
+    assert half == pytest.approx(12.706 * math.sqrt(0.045 * (1 / 2 + 1 / 3)), rel=0.02)
+    told = sample(np.tile(np.arange(50) % 2.0, (3, 1)))  # nothing varies by seed, and its examples are others
+    assert np.isnan(compare([same, told], confidence=0.95).p_CC[0, 1])
+
+
 def test_a_row_of_one_seed_borrows_the_variance_of_seeds() -> None:
     draw = np.random.default_rng(8)
     many = sample(draw.normal(size=(5, 100)) + draw.normal(size=(5, 1)))
@@ -204,7 +269,8 @@ def test_ranks_and_wins_by_counting() -> None:
     assert [found[row].rank for row in "abc"] == pytest.approx([(1 + 1.5) / 2, (2 + 1.5 + 2) / 3, (3 + 3 + 1) / 3])
     assert [found[row].win for row in "abc"] == pytest.approx([(1 + 0.75) / 2, (0.5 + 0.75 + 0) / 3, 1 / 3])
     assert [found[row].tasks for row in "abc"] == [2, 3, 3]
-    assert found["c"].rank_interval == pytest.approx((7 / 3, 7 / 3))  # nothing varies
+    assert (found["c"].rank_interval, found["c"].win_interval) == (None, None)  # nothing is known of any error
+    assert found["c"].iqm_interval is None
 
 
 def test_less_is_better_where_the_metric_says_so() -> None:

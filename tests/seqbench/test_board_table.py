@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqbench.board import collect, examples, identity, text
+from seqbench.board import collect, examples, identity, text, words
 from seqbench.board.collect import Expected
 from seqbench.board.model import Board, Cell
 from seqbench.board.summary import Method
 from seqbench.board.table import build
-from seqbench.record import DataFile
+from seqbench.record import DataFile, Status
 from seqbench.store import Store
 from tests.seqbench import board_records as made
 
@@ -403,3 +403,36 @@ def test_many_equal_rows_are_seldom_told_apart(tmp_path: Path) -> None:
     board = board_of(tmp_path)
     assert board.comparisons == 15
     assert all(found.tied and found.places == (1, 6) for found in board.cells.values())
+
+
+def test_what_nothing_is_known_of_counts_as_not_told(tmp_path: Path) -> None:
+    for encoder, value in (("lstm", 0.9), ("gru", 0.5)):
+        for seed in (0, 1):
+            made.write(tmp_path, encoder=encoder, seed=seed, value=value)
+    board = board_of(tmp_path)
+    for row in ("lstm", "gru"):
+        found = cell(board, row, "listops")
+        assert (found.tied, found.p, found.places, found.low) == (True, None, (1, 2), None)
+        assert found.basis == "2 seeds of the same score, no statistics per example: no interval"
+    assert [row.rank_interval for row in board.rows] == [None, None]
+    assert "if only since nothing is known of its error" in words.method(board)
+
+
+def test_the_best_of_two_floors_is_the_floor(tmp_path: Path) -> None:
+    for encoder, value in (("lstm", 0.9), ("gru", 0.7)):
+        made.write(tmp_path, encoder=encoder, value=value)
+    for encoder, value in (("majority", 0.1), ("repeat_last", 0.5)):
+        made.write(tmp_path, encoder=encoder, family="trivial", value=value)
+    assert {row.label: row.iqm for row in board_of(tmp_path).rows if not row.trivial} == pytest.approx(
+        {"lstm": 1.0, "gru": 0.5}
+    )
+
+
+@pytest.mark.parametrize(("status", "told"), [("interrupted", ()), ("diverged", ("seeds failed on 1",))])
+def test_an_interrupted_run_is_as_good_as_not_run(tmp_path: Path, status: Status, told: tuple[str, ...]) -> None:
+    made.write(tmp_path, seed=0, value=0.9)
+    made.write(tmp_path, seed=1, status=status, reason="x")
+    made.write(tmp_path, encoder="majority", family="trivial", value=0.1)
+    row = board_of(tmp_path).rows[0]
+    assert row.told == told
+    assert row.iqm == pytest.approx(0.5 if told else 1.0)

@@ -81,6 +81,11 @@ def test_planted_duplicates_are_counted() -> None:
     assert "alone" not in told, "labels are random"
 
 
+@pytest.mark.parametrize(("count", "share"), [(50, "100 %"), (997, "100 %"), (7, "14 %"), (1, "2 %"), (0, "0 %")])
+def test_shares_are_written_without_exponents(count: int, share: str) -> None:
+    assert f"({share}) stand in train" in leakage._stand_in(count, 1000 if count > 50 else 50, "valid", "train")
+
+
 def test_a_clean_set_has_no_warning() -> None:
     report = found(train=rows(*texts(60, 0)), valid=rows(*texts(20, 1)), test=rows(*texts(40, 2)))
     assert report.warnings == []
