@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Without control characters: a stranger's file shall not write to the terminal what it wants."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 class ConfigError(ValueError):
     """A config that cannot be: names the key, what was given and what would do. Raised before data or device."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pydantic
 
-from seqbench.errors import RecordError, Unwritable
+from seqbench.errors import RecordError, Unwritable, printable
 from seqbench.record import SCHEMA_VERSION, Record
 
 NAME = "record.json"
@@ -56,7 +56,8 @@ class Store:
     def _own(path: Path) -> Record:
         record = read(path)
         if record.id != path.parent.name:
-            raise RecordError(f"{path}: is the record of {record.id}, in a folder of another name; {AGAIN}")
+            text = f"{path}: is the record of {record.id}, in a folder of another name; {AGAIN}"
+            raise RecordError(printable(text))
         return record
 
     def all(self) -> tuple[list[Record], list[Damage]]:
@@ -108,15 +109,15 @@ def read(path: Path) -> Record:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise RecordError(f"{path}: cannot be read ({reason_of(error)})") from None
+        raise RecordError(printable(f"{path}: cannot be read ({reason_of(error)})")) from None
     try:
         record = Record.model_validate_json(content)
     except pydantic.ValidationError as error:
-        raise RecordError(f"{path}: {_what_is_wrong(content, error)}") from None
+        raise RecordError(printable(f"{path}: {_what_is_wrong(content, error)}")) from None
     if "schema_version" not in record.model_fields_set or record.schema_version != SCHEMA_VERSION:
-        raise RecordError(f"{path}: {_what_is_wrong(content, None)}")
+        raise RecordError(printable(f"{path}: {_what_is_wrong(content, None)}"))
     if record.sha256 is not None and record.sha256 != _seal(json.loads(content)):
-        raise RecordError(f"{path}: was edited after it was written (its checksum is another); {AGAIN}")
+        raise RecordError(printable(f"{path}: was edited after it was written (its checksum is another); {AGAIN}"))
     return record.model_copy(update={"sha256": None})
 
 

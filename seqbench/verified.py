@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from seqbench.errors import RecordError
+from seqbench.errors import RecordError, printable
 from seqbench.record import Code
 from seqbench.store import NAME as RECORD
 from seqbench.store import reason_of, write_atomic
@@ -80,7 +80,7 @@ def read(folder: Path) -> Verified | None:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "it"
-        raise RecordError(f"{path}: {key}: {first['msg']}; delete it and verify again") from None
+        raise RecordError(printable(f"{path}: {key}: {first['msg']}; delete it and verify again")) from None
     return verified if verified.record_sha256 == sha256_of(folder / RECORD) else None
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seqbench import verified as verdicts
-from seqbench.errors import ConfigError, RecordError
+from seqbench.errors import ConfigError, RecordError, printable
 from seqbench.record import Record
 from seqbench.store import NAME, read, reason_of
 
@@ -177,7 +177,7 @@ def _verify_all(chosen: list[Chosen], left: int, settings: Settings, *, as_json:
             failed += 1
             outcomes.append({"path": str(one.path), "verdict": "impossible", "reason": one.damage})
             if not as_json:
-                print(f"impossible: {one.damage}", flush=True)
+                print(printable(f"impossible: {one.damage}"), flush=True)
             continue
         from seqbench.verify.judge import verify  # torch, after all that is said without it
 
@@ -208,7 +208,7 @@ def told(record: Record, outcome: Verified) -> str:
     if outcome.verdict == "different" and not outcome.differences:
         lines.append("  nothing is known to differ in code, data or environment: the record was edited, or a run is")
         lines.append("  not a function of its config and seed")
-    return "\n".join(_printable(line) for line in lines)
+    return "\n".join(printable(line) for line in lines)
 
 
 def _keep(path: Path, outcome: Verified) -> str | None:
@@ -229,11 +229,6 @@ def _keep(path: Path, outcome: Verified) -> str | None:
     except OSError as error:
         return f"{path.parent}: the verdict could not be written there ({reason_of(error)})"
     return None
-
-
-def _printable(text: str) -> str:
-    """Without control characters: a stranger's record shall not write to the terminal what it wants."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _duration(seconds: float) -> str:

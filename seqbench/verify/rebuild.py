@@ -163,6 +163,7 @@ def _tree(record: Record, results: Path, allowed: list[str]) -> tuple[dict[str, 
     if isinstance(trainer, dict):
         workers, accelerator = trainer.get("workers"), trainer.get("accelerator")
         trainer = {**trainer, "threads": max(1, min(record.environment.threads, cores)), "progress": True}
+        trainer["time_limit"] = None  # that of the machine which made it; a slower one is no liar
         if isinstance(workers, int):
             trainer["workers"] = min(workers, cores)
         if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():

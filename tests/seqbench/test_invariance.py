@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,26 @@ def test_how_far_predictions_are_apart() -> None:
     assert invariance.apart(one, one + np.float32(0.5)) == pytest.approx(0.5)
     assert invariance.apart(torch.tensor([1.0]), torch.tensor([1.0])) == 0
     assert invariance.apart(np.array([1, 2]), np.array([1, 3])) == inf
+
+
+@pytest.mark.parametrize("factor, moved, verdict", [(1.9, 14, "moved"), (1 + 1e-6, 0, "same")])
+def test_a_predicted_number_that_moves_is_counted(factor: float, moved: int, verdict: str) -> None:
+    """A difference below 1 and above the tolerance, in numbers alone: no class flips, no loss is another."""
+
+    class Evaluator:
+        def over(self, *_: Any, **__: Any) -> Any:
+            again = dict.fromkeys(range(14), 2.0 * factor)
+            return SimpleNamespace(predictions=again, losses=[(1.0, 14)], seconds=0.1)
+
+    comparison = invariance._Comparison(
+        evaluator=Evaluator(),  # type: ignore[arg-type]
+        predictions=dict.fromkeys(range(14), 2.0),
+        tolerance=invariance.TOLERANCE,
+        seconds=1.0,
+    )
+    found, _ = comparison.of([np.arange(14)], expected=[(1.0, 14)])
+    assert (found.moved, found.flipped, found.verdict) == (moved, 0, verdict)
+    assert found.largest_difference == pytest.approx(factor - 1)
 
 
 def test_tolerance_follows_precision() -> None:

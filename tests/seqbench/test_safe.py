@@ -152,6 +152,7 @@ def test_no_study_runs_anything(change: dict[str, Any], says: str, toy: Toy, mar
         (["hydra.job_logging={version:1,formatters:{x:{class:evil_package.Evil}}}"], "hydra.job_logging"),
         (["hydra/job_logging=evil"], "evil_package.act is not allowed; it takes logging.StreamHandler"),
         (["hydra/job_logging=stream"], "ext://evil_package.act is not allowed"),
+        (["hydra/job_logging=within"], "cfg://handlers.y is not allowed"),
         (["encoder._target_=evil_package.Encoder"], "evil_package.Encoder is not in a package"),
         (["--config-name", "evil"], "--config-name, --config-path: not here"),
         (["--config-path", "/tmp"], "--config-name, --config-path: not here"),
@@ -162,6 +163,8 @@ def test_what_is_typed_is_checked(arguments: list[str], says: str, toy: Toy, mar
     toy.write("hydra/job_logging/evil.yaml", LOGGER)
     handler = "{class: logging.StreamHandler, stream: 'ext://evil_package.act'}"
     toy.write("hydra/job_logging/stream.yaml", f"{{version: 1, handlers: {{x: {handler}}}}}")
+    within = "{x: {class: logging.StreamHandler, stream: 'cfg://handlers.y'}, y: {class: logging.NullHandler}}"
+    toy.write("hydra/job_logging/within.yaml", f"{{version: 1, handlers: {within}}}")
     refused(toy, mark, *arguments, says=says)
 
 

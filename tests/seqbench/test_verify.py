@@ -15,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from seqbench import provenance, verified
+from seqbench.board import collect
 from seqbench.errors import RecordError
 from seqbench.record import Record
 from seqbench.run import run
+from seqbench.store import Store
 from seqbench.verify import command
 from seqbench.verify.command import main
 from seqbench.verify.judge import verify
@@ -295,6 +297,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
     "edited score": (first(lambda r: r["scores"]["test"]["hits"].update(value=0.987654)), "edited"),
     "edited count": (first(lambda r: r["scores"]["test"]["hits"].update(n=15)), "edited"),
     "edited score, no predictions": (first(shift("test", 1e-6)), "test/hits"),
+    "edited count, no predictions": (
+        first(lambda r: (r["scores"]["test"]["hits"].update(n=15), r.update(predictions=None))),
+        "test/hits",
+    ),
     "a score too many": (
         first(lambda r: (r["scores"]["test"].update(more=r["scores"]["test"]["hits"]), r.update(predictions=None))),
         "test/more",
@@ -411,6 +417,44 @@ def test_a_strangers_words_reach_the_terminal_harmlessly(results: Path, capsys: 
     _, out, _ = said(capsys, f"run={path}", ALLOWED)
     assert "\x1b" not in out
     assert len(out.splitlines()) == 1
+
+
+ESCAPE = "\x1b]0;title\x07\x1b[2J\x9b"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record.update({ESCAPE: 1}),
+        lambda record: record.update(schema_version=ESCAPE),
+        lambda record: record["splits"].update({ESCAPE: {}}),
+        lambda record: record.update(id=ESCAPE),
+    ],
+    ids=["key", "version", "section", "id"],
+)
+def test_nor_does_what_is_said_of_a_damaged_record(
+    change: Callable[[dict[str, Any]], Any], results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = records(results)[0]
+    edit(path, change)
+    code, out, err = said(capsys, f"run={path}", ALLOWED)
+    assert code == 1
+    notices = [damage.reason for damage in Store(results).all()[1]]
+    (path.parent / "verified.json").write_text(json.dumps({ESCAPE: 1}))
+    with pytest.raises(RecordError) as caught:
+        verified.read(path.parent)
+    left_out = collect.read(results)[1]
+    assert len(notices) == len(left_out) == 1
+    for text in (*out.splitlines(), err.rstrip("\n"), *notices, *left_out, str(caught.value)):
+        assert text.isprintable(), repr(text)
+
+
+def test_a_time_limit_of_the_machine_that_made_it_does_not_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run(toy_config(tmp_path, {"budget.steps": 8, "trainer.time_limit": 600.0})).record
+    edit(tmp_path / record.id / "record.json", lambda r: r["config"]["trainer"].update(time_limit=1e-6))
+    assert outcome(capsys, f"run={record.id}", f"results={tmp_path}")["verdict"] == "identical"
 
 
 def test_neither_logger_nor_results_of_the_record_are_used(
