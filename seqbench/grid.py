@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from seqbench.errors import ConfigError
 from seqbench.explain import explain, join
-from seqbench.guard import reserved, reserved_key
+from seqbench.guard import check_resolvers, reserved, reserved_key
 from seqbench.source import suggest
 
 Cell = dict[str, str]  # bare key -> the override as it is typed, `encoder.dim` -> `encoder.dim=64`
@@ -81,6 +81,7 @@ def read_study(name: str, content: Any, overrides: Sequence[str]) -> Grid:
             [f"{where}: {line.removeprefix('grid.') if 'grid.grid' in line else line}" for line in lines]
         ) from None
     for text in _written(file):
+        check_resolvers(where, text)  # again: a file may have put it together
         if key := reserved_key(parse_one(text)):
             raise ConfigError(reserved(where, key))
     typed = parse(overrides)

@@ -1,4 +1,4 @@
-"""What a config file may not do: give Hydra classes, commands or a log configuration, or allow packages.
+"""What a config file may not do: give Hydra classes, commands or logging, allow packages, read the environment.
 
 Hydra itself instantiates callbacks, sweeper, launcher and loggers from its part of a config, and any file of any group
 can write there. So every composition of ours, in this process or a launcher's, goes through the loader of this file.
@@ -6,6 +6,7 @@ can write there. So every composition of ours, in this process or a launcher's, 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +41,9 @@ LOGGING = (  # what Python's dictConfig may make; it takes any callable, and imp
     "colorlog.ColoredFormatter",
 )
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+RESOLVERS = ("oc.select",)  # what `${name:...}` may call in a file; oc.env would put the environment into a record
+HYDRAS = ("hydra", "now")  # in files of Hydra's groups, too
+INSTALLED = ("pkg://hydra", "structured://")  # where Hydra's own files come from
 
 
 class GuardedLoader(ConfigLoaderImpl):
@@ -64,6 +68,9 @@ class GuardedLoader(ConfigLoaderImpl):
         path = default.config_path or ""
         if default.primary or path == "hydra/config" or not isinstance(result.config, DictConfig):
             return result
+        if not result.path.startswith(INSTALLED):
+            known = (*RESOLVERS, *HYDRAS) if path.startswith("hydra/") else RESOLVERS
+            check_resolvers(f"{path}.yaml", OmegaConf.to_container(result.config, resolve=False), known)
         parent = default.parent or ""  # of a choice, which _check_choices looks at: hydra/config
         mine = ("hydra",) if path.startswith("hydra/") and parent.startswith(("hydra/", "<root>")) else ()
         for key in RESERVED:
@@ -109,6 +116,31 @@ def reserved(where: str, key: str) -> str:
         f"{where}: {key}: only the command line and configs/train.yaml say {what}\n"
         f"take it out of the file; if you trust what it names, type it yourself, as {form}"
     )
+
+
+def check_resolvers(where: str, node: Any, known: tuple[str, ...] = RESOLVERS) -> None:
+    """Raise ConfigError for a text that calls a resolver which isn't `known`, before anything is resolved.
+
+    `node` is plain: a mapping, a list or a text, with all that is in it.
+    """
+    for path, _, value in _leaves({"": node}, ""):
+        if isinstance(value, str) and (call := called(value, known)):
+            key = path.strip(".")
+            raise ConfigError(
+                f"{where}: {f'{key}: ' if key else ''}{call} calls a resolver, which files may not (it could read "
+                "secrets of the environment into a record)\n"
+                "write the value itself, or a reference such as ${encoder.dim}; if you need it, type it: key='${...}'"
+            )
+
+
+def called(text: str, known: tuple[str, ...] = RESOLVERS) -> str | None:
+    """The first `${name:` in a text that isn't known, also where the name is put together of references; else None."""
+    while (shorter := re.sub(r"\$\{[^:${}]*\}", "?", text)) != text:  # references, from within; "?" is in no name
+        text = shorter
+    for found in re.finditer(r"\$\{\s*([^:${}]*?)\s*(?:[:${}]|$)", text):
+        if found[1] not in known or not found[0].endswith(":"):
+            return found[0][:60]
+    return None
 
 
 def type_it(text: str) -> str:

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from seqbench.build import build_task
 from seqbench.compose import CONFIG_NAME, config_loader
 from seqbench.config import check_config, default_allowed
 from seqbench.errors import ConfigError
+from seqbench.store import read
 from tests.seqbench.toy_cli import ALLOWED, BASE, STUDY, Toy
 from tests.seqbench.toy_config import NAMES, TREE
 
@@ -141,6 +143,57 @@ def test_no_study_runs_anything(change: dict[str, Any], says: str, toy: Toy, mar
     toy.write("encoder/evil.yaml", {"_target_": "evil_package.Evil"})
     toy.write("study/tiny.yaml", {**STUDY, **change})
     refused(toy, mark, "-m", "study=tiny", says=says, base=[])
+
+
+SECRET = "wombat-4711"
+READS = [
+    "${oc.env:SEQBENCH_TEST_SECRET}",
+    "x${ oc.env :SEQBENCH_TEST_SECRET,none}",
+    "${oc.decode:'${oc.env:SEQBENCH_TEST_SECRET}'}",
+    "${oc.select:nothing,${oc.env:SEQBENCH_TEST_SECRET}}",
+    "${oc.${task_label}:SEQBENCH_TEST_SECRET}",
+    "${hydra:runtime.cwd}",
+]
+
+
+@pytest.mark.parametrize("text", READS)
+@pytest.mark.parametrize("place", ["experiment/x.yaml", "encoder/x.yaml", "set", "by_task", "grid"])
+def test_no_file_reads_the_environment(
+    place: str, text: str, toy: Toy, mark: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor anything else by a resolver: what is read would land in a record."""
+    monkeypatch.setenv("SEQBENCH_TEST_SECRET", SECRET)
+    changes: dict[str, Any] = {
+        "set": {"set": {**STUDY["set"], "label": text}},  # type: ignore[dict-item]
+        "by_task": {"by_task": {"toy": {"label": text}}},
+        "grid": {"grid": [{"encoder": "toy", "task": "toy", "label": [text, "plain"]}]},
+    }
+    if place in changes:
+        toy.write("study/tiny.yaml", {**STUDY, **changes[place]})
+        refused(toy, mark, "-m", "study=tiny", says="study/tiny.yaml: ", base=[])
+    else:
+        content = {"label": text} if place.startswith("experiment") else {**TREE["encoder"], "dim": text}
+        toy.write(place, (GLOBAL if place.startswith("experiment") else "") + yaml.safe_dump(content))
+        refused(toy, mark, f"{place.partition('/')[0]}=x", says=f"{place}: ")
+        said = toy(f"{place.partition('/')[0]}=x")
+        assert "calls a resolver, which files may not" in said.line
+        assert SECRET not in said.err + said.out
+        assert len(said.err.splitlines()) == 2
+
+
+def test_nor_does_a_study_that_puts_the_call_together(toy: Toy, mark: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQBENCH_TEST_SECRET", SECRET)
+    parts = {"title": "$", "set": {**STUDY["set"], "label": "${study.title}{oc.env:SEQBENCH_TEST_SECRET}"}}  # type: ignore[dict-item]
+    toy.write("study/tiny.yaml", {**STUDY, **parts})
+    refused(toy, mark, "-m", "study=tiny", says="study/tiny.yaml: ${oc.env: calls a resolver", base=[])
+
+
+def test_the_user_may_read_it_and_files_may_refer(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQBENCH_TEST_SECRET", SECRET)
+    toy.write("experiment/x.yaml", f"{GLOBAL}task_label: ${{oc.select:nothing,${{encoder.dim}}}}d\n")
+    assert toy("experiment=x", "label=${oc.env:SEQBENCH_TEST_SECRET}", "budget.steps=5").code == 0
+    record = read(toy.records()[0])
+    assert (record.encoder.label, record.task.label) == (SECRET, f"{TREE['encoder']['dim']}d")
 
 
 @pytest.mark.parametrize(
