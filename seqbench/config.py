@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from seqbench.errors import ConfigError
-from seqbench.explain import explain, join
+from seqbench.explain import explain, join, show
 from seqbench.schedules import Kind
 from seqbench.schema import Node, examine, signature_of
 
@@ -23,6 +23,10 @@ Amount = Annotated[float, Field(gt=0)]
 ENDS = ("steps", "tokens", "flops", "seconds")  # what a budget can be counted in
 ASIDE = ("study", "experiment", "tokenizer", "hydra")  # groups whose files are no part of a run, or change one
 Share = Annotated[float, Field(ge=0, le=1)]
+FOUND = {  # what no one gives: it would stand for a search that nobody made
+    ("tune", "chosen"): "what the trials of a tuning find",
+    ("budget", "matched"): "what budget.match solves",
+}
 ENCODER, TASK, OPTIMIZER = "encoders.base.Encoder", "tasks.base.Task", "torch.optim.optimizer.Optimizer"
 
 
@@ -55,7 +59,7 @@ class Budget(_Section):
     vary: Literal["width", "depth", "both"] = "width"
     count: Literal["all", "encoder", "body"] = "all"
     tolerance: Amount | None = None
-    matched: dict[str, int] | None = None  # set by seqbench.match: key -> what was solved
+    matched: Annotated[dict[str, Count], Field(min_length=1)] | None = None  # set by seqbench.match: key -> solved
 
     @model_validator(mode="after")
     def _with_target(self) -> Self:
@@ -268,23 +272,29 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items() if key not in ASIDE}
 
 
-def check_config(tree: Mapping[str, Any], names: Names, overrides: list[str], *, allowed: Any = None) -> RunConfig:
+def check_config(
+    tree: Mapping[str, Any], names: Names, overrides: list[str], *, allowed: Any = None, found: bool = False
+) -> RunConfig:
     """As load_config, of plain values, of which nothing is trusted: they may be a stranger's record.
 
     `allowed` are the packages that a `_target_` may come from, as the user has allowed them; None: those of
     configs/train.yaml. What the values themselves say is allowed does not count. Nothing is imported for a target
     outside of them.
+
+    `found` is of values that are a record's or a checked config's: what was tuned or solved may stand in them. Anyone
+    else's are refused where they hold it.
     """
     allowed = default_allowed() if allowed is None else allowed
     tree = {**tree, "allowed": allowed}
     tree = forget_replaced(tree, overrides)
-    mistakes: list[str] = []
+    mistakes = [] if found else _given(tree)
     config: RunConfig | None = None
     given = {**tree, "names": names, "overrides": overrides}
     try:
         config = RunConfig.model_validate(given)
     except ValidationError as error:
-        mistakes += explain(error, "", given, _keys_at)
+        refused = tuple(line.partition(" ")[0] for line in mistakes)
+        mistakes += [line for line in explain(error, "", given, _keys_at) if not (refused and line.startswith(refused))]
     nodes: dict[str, Node] = {}
     if isinstance(allowed, list) and all(isinstance(package, str) and package for package in allowed):
         for key, kind in (("encoder", ENCODER), ("task", TASK), ("optimizer", OPTIMIZER)):
@@ -292,11 +302,20 @@ def check_config(tree: Mapping[str, Any], names: Names, overrides: list[str], *,
                 continue
             runtime = ("params",) if key == "optimizer" else ()
             mistakes = [line for line in mistakes if not line.startswith(f"{key}: ")]
-            nodes[key], found = examine(tree[key], key, allowed, kind=kind, runtime=runtime)
-            mistakes += found
+            nodes[key], wrong = examine(tree[key], key, allowed, kind=kind, runtime=runtime)
+            mistakes += wrong
     if config is None or mistakes:
         raise join(mistakes)
     return config.model_copy(update=nodes)
+
+
+def _given(tree: Mapping[str, Any]) -> list[str]:
+    """A mistake for each value that only SeqBench finds."""
+    return [
+        f"{section}.{key}: {show(tree[section][key])} can't be given, for it is {what}; leave it out"
+        for (section, key), what in FOUND.items()
+        if isinstance(tree.get(section), Mapping) and tree[section].get(key) is not None
+    ]
 
 
 @functools.cache

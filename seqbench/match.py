@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from seqbench.config import Budget, RunConfig
 from seqbench.errors import ConfigError, RecordError
 from seqbench.facts import device_of
 from seqbench.match_measure import counted, latency, measure_of, operations
-from seqbench.match_search import Found, search
+from seqbench.match_search import LARGEST, Found, search
 from seqbench.record import MatchFacts
 from seqbench.schema import Node
 from seqbench.store import reason_of, write_atomic
@@ -36,7 +36,8 @@ def matched(config: RunConfig, tasks: dict[str, Task] | None = None, *, withhold
     """The config with what `budget.match` solves, in the encoder's node and in `budget.matched`; else as it is.
 
     Trivial rows, which have no size, and configs that are solved already stay as they are. What was solved once is
-    read from `results/matches/`; else data is read, for the vocabulary and the lengths decide what a size comes to
+    read from `results/matches/` and counted again (a latency, which moves by itself, is not measured again), and
+    solved anew where it misses. Data is read for that: the vocabulary and the lengths decide what a size comes to
     (`tasks` keeps those that were set up; `withhold`, and a config that is to be tuned, leave the test split unread).
     Raises PairError where it can't be: for an encoder that declares no width,
     and for a target that its sizes miss by more than the tolerance; DataError, and ConfigError for impossible nodes.
@@ -48,11 +49,18 @@ def matched(config: RunConfig, tasks: dict[str, Task] | None = None, *, withhold
         _hold(config)
         return config
     sizes = _Sizes(config)
+    tasks = {} if tasks is None else tasks
     path = Path(config.results) / FOLDER / f"{_digest(config)}.json"
+
+    def holds(changes: dict[str, int]) -> bool:
+        if not sizes.can_be(changes):
+            return False
+        return budget.match == "latency" or _reaches(config, changes, _task(config, tasks, withhold))
+
     changes = _read(path)
-    if changes is None:
+    if changes is None or not holds(changes):
         changes = _solve(config, sizes, _task(config, tasks, withhold))
-        changes = _keep(path, changes)
+        changes = _keep(path, changes, holds)
     return with_sizes(config, changes)
 
 
@@ -123,9 +131,10 @@ class _Sizes:
         self.node, name = config.encoder, config.names.encoder
         target = locate(str(self.node["_target_"]), "encoder", config.allowed)
         self.width = str(getattr(target, "width", Encoder.width))
+        self.vary = config.budget.vary
         self.along = self._given(getattr(target, "along", Encoder.along))
         self.depths = self._given(getattr(target, "depths", Encoder.depths))
-        vary = config.budget.vary
+        vary = self.vary
         if vary != "depth" and not self._given((self.width,)):
             raise PairError(
                 f"budget.match: encoder {name} gives its constructor no {self.width}, so there is no width to solve; "
@@ -153,6 +162,28 @@ class _Sizes:
             share = depth / self.node[self.depths[0]]
             found |= {name: max(1, round(self.node[name] * share)) for name in self.depths}
         return found
+
+    def can_be(self, changes: dict[str, int]) -> bool:
+        """Whether these are the arguments, by dotted key, that solving changes: all of them and no others."""
+        given = {key.removeprefix("encoder."): value for key, value in changes.items() if key.startswith("encoder.")}
+        like = self.at(self.node.get(self.width, 1), depth=None if self.vary == "width" else self.node[self.depths[0]])
+        if len(given) != len(changes) or set(given) != set(like) or not given:
+            return False
+        if not all(1 <= value <= 16 * LARGEST for value in given.values()):  # what goes along is larger than a width
+            return False
+        return self.vary != "depth" or all(given[key] == like[key] for key in like if key not in self.depths)
+
+
+def _reaches(config: RunConfig, changes: dict[str, int], task: Task) -> bool:
+    """Whether an encoder of these sizes, which a file says were solved, can be built and comes to the target."""
+    budget, node = config.budget, dict(config.encoder)
+    assert budget.target is not None
+    node.update({key.removeprefix("encoder."): value for key, value in changes.items()})
+    try:
+        amount = measure_of(config, task)(node)
+    except REFUSALS:
+        return False
+    return abs(amount - budget.target) <= tolerance_of(budget) * budget.target
 
 
 def _solve(config: RunConfig, sizes: _Sizes, task: Task) -> dict[str, int]:
@@ -276,21 +307,22 @@ def _read(path: Path) -> dict[str, int] | None:
         content = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
         return None  # a damaged one is solved again
-    return content if isinstance(content, dict) and all(isinstance(v, int) for v in content.values()) else None
+    return content if isinstance(content, dict) and all(type(v) is int for v in content.values()) else None
 
 
-def _keep(path: Path, changes: dict[str, int]) -> dict[str, int]:
-    """Write a solution down, unless another process was first: then its own is the one that counts.
+def _keep(path: Path, changes: dict[str, int], holds: Callable[[dict[str, int]], bool]) -> dict[str, int]:
+    """Write a solution down, unless another process was first with one that holds: then that is the one that counts.
 
-    Looked at and written by one process at a time, for a damaged file is replaced.
+    Looked at and written by one process at a time, for a damaged file, or one that doesn't hold, is replaced.
     """
     while True:
         try:
             with claim(path.with_suffix("")):
                 first = _read(path)
-                if first is None:
-                    write_atomic(path, (json.dumps(changes) + "\n").encode())
-                return first or changes
+                if first is not None and holds(first):
+                    return first
+                write_atomic(path, (json.dumps(changes) + "\n").encode())
+                return changes
         except Claimed:
             time.sleep(0.02)
         except OSError as error:

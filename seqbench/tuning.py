@@ -48,6 +48,7 @@ def check(config: RunConfig, tasks: dict[str, Task] | None = None) -> None:
     if config.tune is None:
         return
     tree = config.resolved()
+    _hold(config, tree)
     sizes: dict[str, Node] = {}
     for key, dimension in config.tune.space.items():
         if key.split(".")[0] not in SECTIONS or key in HELD:
@@ -69,6 +70,25 @@ def check(config: RunConfig, tasks: dict[str, Task] | None = None) -> None:
                 sizes[f"{key}={value}"] = tried.encoder
     if config.budget.matched is not None and sizes and is_tuned(config):
         _hold_equal(config, sizes, tasks)
+
+
+def _hold(config: RunConfig, tree: dict[str, Any]) -> None:
+    """What was chosen is a value for each key of the search space, and the one that the config has."""
+    assert config.tune is not None
+    chosen, space = config.tune.chosen, config.tune.space
+    if chosen is None:
+        return
+    if set(chosen) != set(space):
+        raise ConfigError(
+            f"tune.chosen: is of {', '.join(chosen) or 'no key'}, tune.space of {', '.join(space)}; "
+            "set tune.chosen=null to make the trials"
+        )
+    for key, value in chosen.items():
+        if _at(tree, key) != value:
+            raise ConfigError(
+                f"tune.chosen: {key} was found as {value}, the config has {_at(tree, key)}; "
+                "set tune.chosen=null to make the trials again"
+            )
 
 
 def _hold_equal(config: RunConfig, sizes: dict[str, Node], tasks: dict[str, Task] | None) -> None:
@@ -93,7 +113,7 @@ def with_settings(config: RunConfig, settings: Settings) -> RunConfig:
             node[section] = dict(node[section])
             node = node[section]
         node[last] = value
-    found = check_config(tree, config.names, config.overrides, allowed=config.allowed)
+    found = check_config(tree, config.names, config.overrides, allowed=config.allowed, found=True)
     return config.model_copy(update={name: getattr(found, name) for name in type(found).model_fields})
 
 
@@ -240,6 +260,14 @@ def _has(tree: dict[str, Any], key: str) -> bool:
             return False
         node = node[part]
     return True
+
+
+def _at(tree: dict[str, Any], key: str) -> Any:
+    """What stands at a dotted key; None where nothing does."""
+    node: Any = tree
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
 
 
 def _is_trivial(config: RunConfig) -> bool:

@@ -18,6 +18,7 @@ from seqbench.config import Names, RunConfig, check_config, resolve
 from seqbench.errors import ConfigError
 from seqbench.identity import IDS, own_sources, run_id
 from seqbench.record import Record
+from seqbench.tuning import without_floors
 from tasks.base import Task
 
 SECTIONS = ("protocol", "budget", "schedule", "trainer")  # mappings whose keys may have grown since a record was made
@@ -57,14 +58,25 @@ def rebuild(record: Record, *, results: Path, allowed: Sequence[str]) -> Rebuilt
         logger="none",
     )
     try:
-        config = check_config(tree, names, [], allowed=list(allowed))
+        config = check_config(tree, names, [], allowed=list(allowed), found=True)
         task = build_task(config)
         check_pair(config, task)
+        chosen = _chosen(config)
     except ConfigError as error:
         raise Impossible(f"its config can't be built here: {_first(error)}") from None
     if config.seed != record.seed or str(config.encoder["_target_"]) != record.encoder.target:
         raise Impossible("its seed or encoder is not the one in its config: the record was edited")
+    trials = record.tuning.trials if record.tuning is not None else []
+    best = record.tuning.chosen if record.tuning is not None else None
+    if chosen is not None and chosen not in [trial.settings for trial in trials if trial.number == best]:
+        raise Impossible("its config is to be tuned, and no trial in it found what was run: the record was edited")
     return Rebuilt(config=config, task=task, notes=notes)
+
+
+def _chosen(config: RunConfig) -> dict[str, Any] | None:
+    """What its tuning has chosen, {} where that is nothing; None for a run that is not tuned."""
+    tune = without_floors(config).tune
+    return None if tune is None else tune.chosen or {}
 
 
 def check_data(record: Record, rebuilt: Rebuilt) -> list[str]:

@@ -27,6 +27,7 @@ from seqbench.store import write_atomic
 from seqbench.study import plan_sweep
 from tasks.base import Task
 from tests.seqbench.toy import VOCABULARY, ToyEncoder
+from tests.seqbench.toy_cli import Toy
 from tests.seqbench.toy_config import toy_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -232,7 +233,7 @@ def test_a_matched_run_is_the_run_of_its_numbers(tmp_path: Path) -> None:
     assert abs(record.match.leftover) <= record.match.tolerance == 0.02
     plain = toy_config(tmp_path, {"encoder.dim": dim})
     assert run_id(plain, build_task(plain)) == record.id
-    again = check_config(record.config, config.names, [], allowed=ALLOWED)  # nothing is solved again
+    again = check_config(record.config, config.names, [], allowed=ALLOWED, found=True)  # nothing is solved again
     assert match.matched(again) is again
     assert run(again).skipped
     assert run(config).skipped
@@ -251,6 +252,68 @@ def test_a_solution_is_read_where_it_stands_and_made_anew_where_it_is_damaged(
     assert match.matched(config) == first
 
 
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"encoder.dim": 8},
+        {"encoder.dim": 0},
+        {"encoder.dim": -3},
+        {"encoder.dim": True},
+        {"encoder.dim": 10**30},
+        {"encoder.dim": 39, "encoder.dropout": 1},
+        {"encoder.heads": 3},
+        {"dim": 39},
+        {},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("of", ["params", "flops", "latency"])
+def test_what_lies_there_and_cannot_be_the_solution_is_solved_anew(
+    tmp_path: Path, planted: dict[str, Any], of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if of == "latency":
+        monkeypatch.setattr(match, "_solve", lambda *_: {"encoder.dim": 39})  # takes its time, and is not looked at
+    goal = {"params": params(39), "flops": 50_000, "latency": 6.0}[of]
+    config = config_of(tmp_path, goal, {"budget.match": of, "budget.tolerance": 0.05})
+    first = match.matched(config)
+    (file,) = (tmp_path / match.FOLDER).glob("*.json")
+    good = file.read_text()
+    file.write_text(json.dumps(planted))
+    if of == "latency" and planted == {"encoder.dim": 8}:  # what was measured stands
+        assert match.matched(config).encoder["dim"] == 8
+        return
+    assert match.matched(config) == first
+    assert file.read_text() == good
+    near = {"encoder.dim": first.encoder["dim"] + (of == "latency")}
+    file.write_text(json.dumps(near))
+    assert match.matched(config).budget.matched == near
+
+
+def test_of_a_depth_the_width_beside_it_is_held_and_what_cannot_be_built_is_no_solution(tmp_path: Path) -> None:
+    goal = real(toy_config(tmp_path, {"allowed": ALLOWED, "encoder": WIDE | {"depth": 9}}))
+    config = config_of(tmp_path, goal, {"encoder": WIDE, "budget.vary": "depth", "budget.tolerance": 9.0})
+    first = match.matched(config)
+    (file,) = (tmp_path / match.FOLDER).glob("*.json")
+    file.write_text(json.dumps({"encoder.size": 12, "encoder.inner": 16, "encoder.depth": 9}))
+    assert match.matched(config) == first
+    both = config_of(tmp_path / "both", goal, {"encoder": WIDE, "budget.vary": "both", "budget.tolerance": 9.0})
+    first = match.matched(both)
+    (file,) = (tmp_path / "both" / match.FOLDER).glob("*.json")
+    file.write_text(json.dumps({"encoder.size": 7, "encoder.inner": 16, "encoder.depth": 9}))  # no multiple of 4
+    assert match.matched(both) == first
+
+
+@pytest.mark.parametrize("given", ["{}", "{encoder.dim: 12}", "{encoder.dim: 0}", "3"])
+def test_a_solution_cannot_be_given(toy: Toy, given: str) -> None:
+    words = ["budget.match=params", "budget.target=2500"]
+    found = toy(*(f"+{word}" for word in words), f"+budget.matched={given}")
+    assert found.code == 2, found.out
+    assert "budget.matched: " in found.err
+    assert "can't be given" in found.err
+    assert len(found.err.strip().splitlines()) <= 2
+    assert not toy.left
+
+
 def test_of_many_at_once_one_solution_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(path: Path, content: bytes) -> None:
         time.sleep(0.02)  # so that all have looked before the first has written, if nothing holds them
@@ -262,7 +325,7 @@ def test_of_many_at_once_one_solution_stands(tmp_path: Path, monkeypatch: pytest
         if damage:
             path.write_text(damage)
         with ThreadPoolExecutor(8) as pool:
-            kept = list(pool.map(lambda dim: match._keep(path, {"encoder.dim": dim}), range(8)))
+            kept = list(pool.map(lambda dim: match._keep(path, {"encoder.dim": dim}, lambda _: True), range(8)))
         assert len({one["encoder.dim"] for one in kept}) == 1
         assert json.loads(path.read_text()) == kept[0]
         assert [file.name for file in path.parent.iterdir()] == ["a.json"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from encoders.base import Sequences, States
 from seqbench import lineage, tuning
@@ -18,7 +19,7 @@ from seqbench.claim import Claimed
 from seqbench.config import RunConfig, check_config
 from seqbench.errors import ConfigError
 from seqbench.identity import run_id
-from seqbench.match import moved
+from seqbench.match import moved, with_sizes
 from seqbench.progress import Event
 from seqbench.record import Record, TrialFacts
 from seqbench.run import run
@@ -160,13 +161,66 @@ def test_the_id_counts_the_search_and_not_what_was_found(tuned: Record, tmp_path
 def test_the_record_alone_makes_the_run_again_without_trials(tuned: Record, tmp_path: Path) -> None:
     config = config_of(tmp_path)
     again = check_config(
-        tuned.config | {"results": str(tmp_path)}, config.names, [], allowed=["tests.seqbench", "encoders", "torch"]
+        tuned.config | {"results": str(tmp_path)},
+        config.names,
+        [],
+        allowed=["tests.seqbench", "encoders", "torch"],
+        found=True,
     )
     record = run(again).record
     assert record.id == tuned.id
     assert record.scores == tuned.scores
     assert record.checkpoint == tuned.checkpoint
     assert not (tmp_path / tuning.FOLDER).exists()
+
+
+@pytest.mark.parametrize("chosen", ["{optimizer.lr: 0.5}", "{}", "{optimizer.lr: 0.03}", "3"])
+def test_what_is_chosen_cannot_be_typed(toy: Toy, chosen: str) -> None:
+    words = ["tune=random", "tune.trials=2", f"+tune.chosen={chosen}"]
+    for more in ([], ["-m", "seed=0,1"]):
+        found = toy(*words, *more)
+        assert found.code == 2, found.out
+        assert "tune.chosen: " in found.err
+        assert "can't be given" in found.err
+        assert len(found.err.strip().splitlines()) <= 2
+        assert not toy.left
+    assert "tune:" in toy("tune=random", "+tune.chosen=null", "--cfg", "job").out
+
+
+def test_what_is_chosen_cannot_stand_in_a_file(toy: Toy) -> None:
+    tune = {"trials": 64, "sampler": "random", "seed": 0, "space": {"optimizer.lr": LR}, "chosen": {}}
+    toy.write("experiment/sly.yaml", "# @package _global_\n" + yaml.safe_dump({"tune": tune}))
+    found = toy("experiment=sly")
+    assert found.code == 2, found.out
+    assert "tune.chosen: {} can't be given" in found.err
+    assert not toy.left
+
+
+@pytest.mark.parametrize("chosen", [{"optimizer.lr": 0.5}, {}, {"optimizer.lr": 0.03, "optimizer.eps": 1e-8}])
+def test_what_a_record_says_was_chosen_is_what_it_has(tmp_path: Path, chosen: dict[str, float]) -> None:
+    config = config_of(tmp_path)
+    tree = config.resolved()
+    assert tree["optimizer"]["lr"] == 0.03
+    assert tree["optimizer"]["eps"] == 1e-8
+    tree["tune"]["chosen"] = chosen
+    with pytest.raises(ConfigError, match=r"^tune\.chosen: "):
+        run(check_config(tree, config.names, [], allowed=config.allowed, found=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_without_trials_is_none_of_a_tuned_run(tuned: Record, tmp_path: Path) -> None:
+    config = config_of(tmp_path, {"optimizer.lr": 0.5}, trials=2)
+    folder = tmp_path / run_id(config, build_task(config))
+    false = tuned.model_copy(update={"id": folder.name, "tuning": None})
+    for status in ("finished", "diverged", "failed"):
+        Store(tmp_path).write(false.model_copy(update={"status": status}))
+        made = run(config)
+        assert not made.skipped
+        assert len(trials_of(made.record)) == 2
+    assert run(config).skipped
+    killed = false.model_copy(update={"status": "killed", "reason": "the process was killed (signal 9)"})
+    Store(tmp_path).write(killed)  # who writes it for the dead knows no trials, and `rerun=never` leaves it
+    assert run(config).skipped
 
 
 def test_a_trial_that_fails_is_told_and_passed_over(tmp_path: Path) -> None:
@@ -257,8 +311,8 @@ def test_a_size_that_is_tuned_is_refused_before_any_trial(
 
 
 def test_sizes_beside_a_latency_are_told_by_their_operations(tmp_path: Path) -> None:
-    budget = {"budget.match": "latency", "budget.target": 5.0, "budget.matched": {"encoder.size": 8}}
-    config = config_of(tmp_path, {"encoder": WIDE, **budget})
+    budget = {"budget.match": "latency", "budget.target": 5.0}
+    config = with_sizes(config_of(tmp_path, {"encoder": WIDE, **budget}), {"encoder.size": 8})
     nodes = {str(depth): WIDE | {"depth": depth} for depth in (1, 2, 4)} | {"none": WIDE | {"size": 7}}
     assert set(moved(config, nodes)) == set()  # layers that the toy does not use: no operations
     assert set(moved(config, {"12": WIDE | {"size": 12}})) == {"12"}

@@ -122,6 +122,29 @@ def test_what_was_found_is_run_again_and_not_looked_for(
     assert (found["verdict"], found["rows"]) == ("identical", 28)
 
 
+def test_what_no_trial_has_found_is_not_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    space = {"optimizer.lr": {"low": 0.001, "high": 0.1}}
+    tune = {"trials": 2, "sampler": "random", "seed": 5, "space": space}
+    path = tmp_path / run(toy_config(tmp_path, {"budget.steps": 8, "tune": tune})).record.id / "record.json"
+    honest = path.read_text()
+
+    def another(record: dict[str, Any]) -> None:
+        record["config"]["optimizer"]["lr"] = record["config"]["tune"]["chosen"]["optimizer.lr"] = 0.5
+
+    for change in (
+        another,
+        lambda record: record.update(tuning=None),
+        lambda record: record["config"]["tune"].update(chosen=None),
+        lambda record: record["tuning"].update(chosen=7),
+        lambda record: record["config"]["optimizer"].update(lr=0.5),
+    ):
+        path.write_text(honest)
+        edit(path, change)
+        found = outcome(capsys, f"run={path}", f"results={tmp_path}")
+        assert found["verdict"] == "impossible"
+        assert "trial" in found["reason"]
+
+
 def test_a_record_is_found_by_id_beginning_path_and_folder(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = records(results)[0]
     for name in (path.parent.name, path.parent.name[:6], str(path), str(path.parent)):
