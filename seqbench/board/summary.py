@@ -14,6 +14,7 @@ from seqbench.board.model import Cell, Column, Row
 from seqbench.board.statistics import Sample, unrounded
 
 Cells = dict[tuple[str, str], Cell]
+ONE_SEED = "one seed each: differences are between these trained models; another seed may turn them"
 Samples = Mapping[str, Mapping[str, Sample]]  # by column, then row
 
 
@@ -60,7 +61,10 @@ def summarise(
     done = [_with_standing(row, found.get(row.id), columns, marked, placed) for row in rows]
     done.sort(key=lambda r: (r.trivial, r.partial, np.inf if r.mean_rank is None else r.mean_rank, r.label))
     return Summary(
-        rows=done, cells=marked, comparisons=int(np.isfinite(every).sum()), notices=_notices(tasks, done, placed)
+        rows=done,
+        cells=marked,
+        comparisons=int(np.isfinite(every).sum()),
+        notices=[*_one_seed(pairs, samples), *_notices(tasks, done, placed)],
     )
 
 
@@ -86,8 +90,10 @@ def _mark(
     possible = places(pairs, adjusted_CC, best=column.best, level=level)
     for c, name in enumerate(names):
         p = adjusted_CC[best, c]
+        both = c != best and not np.isnan(p) and samples[name].seeds == samples[names[best]].seeds == 1
         cells[name, column.id] = replace(
             cells[name, column.id],
+            basis=f"{cells[name, column.id].basis}. To the best, {ONE_SEED}" if both else cells[name, column.id].basis,
             best=c == best,
             tied=not p <= level,  # NaN, where nothing is known of the error, tells nothing apart
             p=None if c == best or np.isnan(p) else float(p),
@@ -169,6 +175,17 @@ def _with_standing(row: Row, standing: Standing | None, columns: Sequence[Column
         partial=standing.tasks < placed,
         told=tuple(told),
     )
+
+
+def _one_seed(pairs: Mapping[str, Pairs], samples: Samples) -> list[str]:
+    """How many comparisons say nothing of seeds."""
+    number = every = 0
+    for column, found in pairs.items():
+        one_C = np.array([sample.seeds == 1 for sample in samples[column].values()], dtype=bool)
+        compared_CC = np.triu(np.isfinite(found.p_CC), 1)
+        number += int((compared_CC & one_C[:, None] & one_C[None, :]).sum())
+        every += int(compared_CC.sum())
+    return [f"In {number} of {every} comparisons the rows have {ONE_SEED}."] if number else []
 
 
 def _notices(tasks: Sequence[Task], rows: Sequence[Row], placed: int) -> list[str]:

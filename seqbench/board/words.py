@@ -139,18 +139,26 @@ def marked(board: Board) -> list[str]:
 def method(board: Board) -> str:
     """How to read the numbers."""
     level = f"{100 * board.confidence:g} %"
+    alone = "Where two rows have one seed each, this is about these two trained models, not their encoders: another "
+    alone = f"{alone}seed may turn it. " if _one_seed(board) else ""
     return (
         f"Scores are means over seeds on the {board.split} split; {level} intervals are over seeds and examples "
         "together, by their variance components, and where there is one seed over its examples alone. "
         f"Bold: the best of a task and every row that could not be told from it, if only since nothing is known of "
         f"its error, paired on examples, at "
         f"{100 - 100 * board.confidence:g} % after Holm's correction over the {board.comparisons} comparisons of the "
-        "board (all pairs of rows of a task). Mean rank and win rate are over the tasks where a row has a place, among "
+        f"board (all pairs of rows of a task). {alone}Mean rank and win rate are over the tasks where a row has a place, among "
         "all rows but the trivial ones; their intervals are over new seeds and examples of the same tasks. "
         "IQM: interquartile mean of the runs' scores, in per cent of the way from the trivial row to the best of the "
         "board or the best known. Runs that failed are not averaged into scores: "
         "a cell without any other ranks last, and in the IQM each counts as 0."
     )
+
+
+def _one_seed(board: Board) -> bool:
+    """Whether some task compares two rows of one seed each."""
+    counts = Counter(cell.column for cell in board.cells.values() if cell.mean is not None and len(cell.seeds) == 1)
+    return any(count > 1 for count in counts.values())
 
 
 def _letters(number: int) -> str:

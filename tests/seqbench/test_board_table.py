@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqbench.board import collect, examples, identity, text, words
+from seqbench.board import collect, examples, identity, summary, text, words
 from seqbench.board.collect import Expected
 from seqbench.board.model import Board, Cell
 from seqbench.board.summary import Method
@@ -436,3 +436,16 @@ def test_an_interrupted_run_is_as_good_as_not_run(tmp_path: Path, status: Status
     row = board_of(tmp_path).rows[0]
     assert row.told == told
     assert row.iqm == pytest.approx(0.5 if told else 1.0)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_one_seed_each_is_said_to_be_about_two_models(tmp_path: Path, seeds: int) -> None:
+    for i, encoder in enumerate(("lstm", "gru")):
+        for seed in range(seeds if encoder == "gru" else 1):
+            made.write(tmp_path, encoder=encoder, seed=seed, statistics=made.hits(0.9 - 0.4 * i, 200, 5 * i + seed))
+    board = board_of(tmp_path)
+    alone = seeds == 1
+    assert (f"In 1 of 1 comparisons the rows have {summary.ONE_SEED}." in board.notices) == alone
+    assert ("these two trained models, not their encoders" in words.method(board)) == alone
+    assert (summary.ONE_SEED in cell(board, "gru", "listops").basis) == alone
+    assert summary.ONE_SEED not in cell(board, "lstm", "listops").basis
