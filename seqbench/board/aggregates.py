@@ -115,7 +115,11 @@ def standings(
 
 
 def _errors(task: Task, draws: int, generator: np.random.Generator) -> Floats:
-    """Errors of the means of a task's rows, (R, C): normal, related by the examples that rows share."""
+    """What simulated repetitions add to the means of a task's rows, (R, C): normal, related by shared examples.
+
+    The means that were seen have errors already, which set rows apart that are alike: they are drawn together first, by
+    the share of their variance that errors explain (James and Stein 1961).
+    """
     samples = list(task.samples.values())
     k_C = np.nan_to_num([s.of_examples for s in samples])
     x_C = np.nan_to_num([s.of_seeds for s in samples])
@@ -124,7 +128,17 @@ def _errors(task: Task, draws: int, generator: np.random.Generator) -> Floats:
     scale = float(np.abs(covariance_CC).max()) or 1.0
     values, vectors = np.linalg.eigh(covariance_CC / scale)
     normal_RC = generator.normal(size=(draws, len(samples)))
-    return np.asarray(np.sqrt(scale) * (normal_RC * np.sqrt(np.where(values > 1e-14, values, 0.0))) @ vectors.T)
+    error_RC = np.sqrt(scale) * (normal_RC * np.sqrt(np.where(values > 1e-14, values, 0.0))) @ vectors.T
+    return np.asarray(error_RC + _together(np.array([s.mean for s in samples]), covariance_CC))
+
+
+def _together(mean_C: Floats, covariance_CC: Floats) -> Floats:
+    """Where the means move so that they spread as much as they would without errors, (C,)."""
+    count = len(mean_C)
+    if count < 2 or not mean_C.var():
+        return np.zeros(count)
+    noise = (np.trace(covariance_CC) - covariance_CC.sum() / count) / (count - 1)
+    return np.asarray(-min(1.0, noise / mean_C.var(ddof=1)) * (mean_C - mean_C.mean()))
 
 
 def _ranks(task: Task, rows: Sequence[str], error_RC: Floats) -> Floats:
