@@ -79,14 +79,31 @@ class Streams:
             raise DataError(f"{place}: the stream {name} has {len(given)} values for {size} words")
         if stream.holds_names:
             return np.array([self.names[name].get(value, UNKNOWN) for value in given], dtype=np.int64)
-        array = np.asarray(given)
+        if not size:
+            return np.zeros(0, np.int64) if stream.channels is None else np.zeros((0, stream.channels), np.float32)
+        array = _array(given)
         if stream.channels is not None:
+            if array.dtype.kind not in "iufb":
+                raise DataError(f"{place}: the stream {name} needs {stream.channels} finite numbers a word")
             numbers = array.astype(np.float32).reshape(size, -1)
             if numbers.shape[1] != stream.channels or not np.isfinite(numbers).all():
                 raise DataError(f"{place}: the stream {name} needs {stream.channels} finite numbers a word")
             return numbers
         assert stream.vocab_size is not None
+        mixed = not isinstance(given, np.ndarray) and any(isinstance(value, bool) for value in given)
+        if array.dtype.kind not in "iu" or array.ndim != 1 or mixed:  # [1, true] is an array of whole numbers
+            raise DataError(
+                f"{place}: the stream {name} needs an id a word, a whole number from 0 to {stream.vocab_size - 1}"
+            )
         if array.min() < 0 or array.max() >= stream.vocab_size:
             wrong = array.min() if array.min() < 0 else array.max()
             raise DataError(f"{place}: the stream {name} holds {wrong}; ids are 0 to {stream.vocab_size - 1}")
         return array.astype(np.int64) + 1
+
+
+def _array(given: Any) -> NDArray[Any]:
+    """The values as an array, of objects where they are of unlike shapes: its dtype's kind says whether they will do."""
+    try:
+        return np.asarray(given)
+    except ValueError:
+        return np.array([None] * len(given), dtype=object)

@@ -193,6 +193,17 @@ def test_a_start_convolves_like_the_official_one() -> None:
     assert kernel_LH.square().mean().item() == pytest.approx((official**2).mean(), rel=0.1)
 
 
+def test_a_block_of_s4d_drops_before_its_linear_map_and_of_what_it_adds() -> None:
+    torch.manual_seed(0)
+    encoder = S4D(dim=64, depth=1, state_dim=8, init="lin", dt_min=0.001, dt_max=0.1, dropout=0.5, spec=IDS)
+    block, inputs = encoder.blocks[0], []
+    block.mix.register_forward_hook(lambda module, given, output: inputs.append(given[0]))
+    x_BLD = torch.randn(4, 16, 64)
+    added_BLD = block(x_BLD) - x_BLD
+    assert float((added_BLD == 0).float().mean()) == pytest.approx(0.5, abs=0.05)
+    assert float((inputs[0] == 0).float().mean()) == pytest.approx(0.5, abs=0.05)
+
+
 def test_weights_of_bfloat16_give_bfloat16_states_near_those_of_float32() -> None:
     torch.manual_seed(0)
     encoder = S4D(dim=8, depth=2, state_dim=8, init="lin", dt_min=0.001, dt_max=0.1, dropout=0.0, spec=IDS).eval()

@@ -69,8 +69,8 @@ class TestFCN:
     def test_equals_the_papers_stack_while_training_and_after(self) -> None:
         encoder = self.make()
         layers: list[nn.Module] = []
-        for block in encoder.blocks:
-            layers += [nn.ConstantPad1d(block.pad, 0.0), block.convolution, nn.BatchNorm1d(block.norm.num_features)]
+        for block, pad in zip(encoder.blocks, ((3, 4), (2, 2), (1, 1)), strict=True):  # of kernels 8, 5, 3, as Keras
+            layers += [nn.ConstantPad1d(pad, 0.0), block.convolution, nn.BatchNorm1d(block.norm.num_features)]
             layers[-1].eps, layers[-1].momentum = 1e-3, 0.01
             layers.append(nn.ReLU())
         plain = nn.Sequential(*layers)
@@ -80,6 +80,14 @@ class TestFCN:
             torch.testing.assert_close(encoder(whole(x_BLC)).values, plain(x_BLC.transpose(1, 2)).transpose(1, 2))
         assert [block.convolution.kernel_size[0] for block in encoder.blocks] == [8, 5, 3]
         assert [block.convolution.out_channels for block in encoder.blocks] == [5, 10, 5]
+
+    def test_weights_start_within_glorots_bound(self) -> None:
+        torch.manual_seed(0)
+        for block in FCN(dim=32, spec=InputSpec(max_length=30, channels=2)).blocks:
+            outputs, inputs, kernel = block.convolution.weight.shape
+            bound = (6 / (kernel * (inputs + outputs))) ** 0.5  # uniform, as Keras starts a convolution
+            assert 0.98 * bound < float(block.convolution.weight.detach().abs().max()) <= bound
+            assert not block.convolution.bias.any()
 
     def test_padding_does_not_enter_the_statistics(self) -> None:
         short, long = self.make(), self.make()

@@ -176,6 +176,8 @@ def test_a_share_of_a_window_is_hidden_anew_each_time_and_alone_asked_for(
         logits = task.head(encoder.table(torch.tensor(MASK)), encoder)[FIRST:]  # of a state that saw MASK alone
         expected = F.cross_entropy(logits.expand(output.items, -1), batch.label[hidden])
         assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        if 1 < number < length and number > 4:
+            assert len({tuple(row) for row in hidden.int().tolist()}) > 1  # each row draws its own places
         rows += hidden.int().tolist()
     if length > 1:
         assert len({tuple(row) for row in rows}) > 1

@@ -101,11 +101,33 @@ def test_channels_have_streams_too() -> None:
         ((["a"], {"pos": ["X", "Y"], "gap": [1.0]}, ["O"]), "test row 0: the stream pos has 2 values for 1 words"),
         ((["a"], {"pos": ["X"], "gap": [np.nan]}, ["O"]), "the stream gap needs 1 finite numbers a word"),
         ((["a"], {"pos": ["X"], "gap": [[1.0, 2.0]]}, ["O"]), "the stream gap needs 1 finite numbers a word"),
+        ((["a"], {"pos": ["X"], "gap": ["much"]}, ["O"]), "the stream gap needs 1 finite numbers a word"),
+        ((["a", "b"], {"pos": ["X", "X"], "gap": [[1.0], []]}, ["O", "O"]), "the stream gap needs 1 finite numbers"),
     ],
 )
 def test_streams_that_are_not_as_declared(row: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         labelling(Given(ROWS, [row]))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[1.0, 2.5], [1.0, np.nan], [True, False], [1, True], ["1", "2"], [1, None], [[1], [2]], np.array([1.0, 2.0])],
+    ids=str,
+)
+def test_ids_of_a_stream_are_whole_numbers(values: Any) -> None:
+    rows = [(["a", "b"], {"kind": values}, ["O", "B"])]
+    with pytest.raises(
+        DataError, match="^train row 0: the stream kind needs an id a word, a whole number from 0 to 9$"
+    ):
+        labelling(Given(rows, kind=Stream(vocab_size=10)))
+
+
+@pytest.mark.parametrize("value", [-1, 10])
+def test_ids_of_a_stream_are_in_range(value: int) -> None:
+    rows = [(["a", "b"], {"kind": [0, value]}, ["O", "B"])]
+    with pytest.raises(DataError, match=f"the stream kind holds {value}; ids are 0 to 9"):
+        labelling(Given(rows, kind=Stream(vocab_size=10)))
 
 
 def test_text_that_has_no_words_and_kinds_that_feed_none() -> None:
