@@ -4,7 +4,7 @@ VENV   ?= .venv
 PY     := $(VENV)/bin/python
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: help quickstart test check unit fmt clean
+.PHONY: help quickstart install-dev test check unit fmt clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -23,6 +23,8 @@ $(VENV)/dev.done: requirements-dev.txt $(VENV)/run.done
 quickstart: $(VENV)/run.done  ## install, run the default study, write reports/quickstart/index.html
 	$(PY) scripts/train.py -m study=quickstart
 	$(PY) scripts/leaderboard.py study=quickstart
+
+install-dev: $(VENV)/dev.done  ## install what tests need, run nothing
 
 test: $(VENV)/dev.done  ## all tests
 	$(PY) -m pytest -n 2

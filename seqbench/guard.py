@@ -14,6 +14,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -57,8 +58,22 @@ class GuardedLoader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """As Hydra's. Raises ConfigError, before anything of the config is instantiated, and Hydra's errors."""
-        cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        """As Hydra's. Raises ConfigError, before anything of the config is instantiated, and Hydra's errors.
+
+        Of a sweep Hydra composes a config that is no cell's, with the default task and encoder. A key that this one
+        lacks is handed on to the planning, which holds it against each cell.
+        """
+        try:
+            cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        except ConfigCompositionException:
+            if run_mode != RunMode.MULTIRUN:
+                raise
+            parsed = OverridesParser.create().parse_overrides(overrides)
+            groups = set(self.list_groups(""))
+            kept = [o for o in parsed if o.is_hydra_override() or o.key_or_group.partition("/")[0] in groups]
+            lines = [str(o.input_line) for o in kept]
+            cfg = super().load_configuration(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
+            cfg.hydra.overrides.task = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
         self._check_choices(config_name, cfg, overrides)
         check_hydra(cfg.hydra)
         return cfg

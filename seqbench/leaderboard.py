@@ -196,10 +196,27 @@ def _write(board: Board, settings: Settings, out: Path) -> list[str]:
         from seqbench.board import wandb_table
 
         lines += wandb_table.log(board, project=settings.wandb_project)
-    scored = sum(cell.state == "scored" for cell in board.cells.values())
-    failed, missing = len(board.failures), len(board.missing)
-    lines.append(f"{len(board.runs)} runs, {scored} cells with a score, {failed} runs failed, {missing} not run")
+    lines.append(_counts(board))
     return lines
+
+
+def _counts(board: Board) -> str:
+    """`2 runs, 1 cell with a score, 1 interrupted, 2 records left out (see the board)`: what is there, what is not."""
+    from seqbench.board.collect import LEFT_OUT
+
+    scored = sum(cell.state == "scored" for cell in board.cells.values())
+    stopped = sum(run.record.status == "interrupted" for run in board.failures)
+    failed, missing = len(board.failures) - stopped, len(board.missing)
+    out = sum(notice.startswith(LEFT_OUT) for notice in board.notices)
+    said = [f"{_some(len(board.runs), 'run')}, {_some(scored, 'cell')} with a score"]
+    said += [f"{number} {what}" for number, what in ((failed, "failed"), (stopped, "interrupted")) if number]
+    said += [f"{missing} not run"] if missing else []
+    said += [f"{_some(out, 'record')} left out (see the board)"] if out else []
+    return ", ".join(said)
+
+
+def _some(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _defaults_text() -> str:

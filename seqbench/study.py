@@ -150,7 +150,7 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
 def _rows(grid: Grid, compositions: Compositions) -> list[_Row]:
     """Every cell composed and checked, statically. Raises ConfigError with the mistakes of all of them."""
     rows: dict[tuple[str, ...], _Row | None] = {}
-    mistakes: list[str] = []
+    mistakes: dict[str, list[str]] = {}  # what is wrong -> in which cells
     for overrides in grid.cells:
         seed, key = _seed(overrides)
         if key not in rows:
@@ -166,13 +166,21 @@ def _rows(grid: Grid, compositions: Compositions) -> list[_Row]:
                     raise
                 rows[key] = None
                 cell = " ".join(value for name, value in overrides.items() if name in ("encoder", "task"))
-                mistakes += [f"{line} ({cell})" if cell else line for line in text.splitlines()[:2]]
+                for line in text.splitlines()[:2]:
+                    mistakes.setdefault(line, []).append(cell)
         row = rows[key]
         if row is not None:
             row.cells.append((overrides, row.config.seed if seed is None else seed))
     if mistakes:
-        raise join(mistakes)
+        raise join([line for text, cells in mistakes.items() for line in _placed(text, cells, len(rows))])
     return [row for row in rows.values() if row is not None]
+
+
+def _placed(text: str, cells: list[str], rows: int) -> list[str]:
+    """A mistake with each of its cells; alone where all of several rows have it, or where nothing tells cells apart."""
+    if len(cells) == rows > 1:
+        return [text]
+    return [f"{text} ({cell})" if cell else text for cell in cells]
 
 
 def _seed(overrides: Overrides) -> tuple[int | None, tuple[str, ...]]:

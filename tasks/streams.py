@@ -102,7 +102,7 @@ class Streams:
 
 
 def _array(given: Any) -> NDArray[Any]:
-    """The values as an array, of objects where they are of unlike shapes: its dtype's kind says whether they will do."""
+    """The values as an array, one of objects where they are of unlike shapes; the caller looks at its kind."""
     try:
         return np.asarray(given)
     except ValueError:

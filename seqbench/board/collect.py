@@ -12,6 +12,8 @@ from seqbench.record import Record
 from seqbench.store import NAME, Store
 from seqbench.store import read as read_record
 
+LEFT_OUT = "Left out: "  # begins the notice of a record that can't be read
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
@@ -53,4 +55,4 @@ def read(results: Path, ids: Iterable[str] | None = None) -> tuple[list[Entry], 
             except RecordError as error:
                 told.append(str(error))
     entries = [Entry(record=record, folder=store.folder(record.id)) for record in records]
-    return entries, [f"Left out: {text.replace(f'{results}/', '')}" for text in told]
+    return entries, [f"{LEFT_OUT}{text.replace(f'{results}/', '')}" for text in told]

@@ -33,7 +33,24 @@ def test_all_records_make_all_files(here: Path, capsys: pytest.CaptureFixture[st
     assert leaderboard.main([FAST]) == 0
     names = ["index.html", "leaderboard.csv", "leaderboard.md", "leaderboard.tex"]
     assert sorted(path.name for path in (here / "reports" / "all").iterdir()) == names
-    assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 1 cells with a score, 0 runs failed, 0 not run"
+    assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 1 cell with a score"
+
+
+def test_the_last_line_counts_what_did_not_finish_and_what_can_t_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    made.write(tmp_path / "results", statistics=made.hits(0.6, 40, 0))
+    assert leaderboard.main([FAST]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 run, 1 cell with a score"
+    made.write(tmp_path / "results", seed=1, status="interrupted")
+    made.write(tmp_path / "results", seed=2, status="diverged")
+    for name in ("0123456789abcdef", "fedcba9876543210"):
+        (tmp_path / "results" / name).mkdir()
+        (tmp_path / "results" / name / "record.json").write_text("{")
+    assert leaderboard.main([FAST]) == 0
+    line = "3 runs, 1 cell with a score, 1 failed, 1 interrupted, 2 records left out (see the board)"
+    assert capsys.readouterr().out.splitlines()[-1] == line
 
 
 def test_same_records_same_bytes(here: Path) -> None:
@@ -99,7 +116,7 @@ def test_a_study_is_its_plan_and_the_plan_is_kept(
     made.write(here / "results", encoder="gru")  # of another study
     monkeypatch.setattr(study, "_make", lambda asked: plan_of(0, 1, 2))
     assert leaderboard.main([FAST, "study=mine"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 1 cells with a score, 0 runs failed, 1 not run"
+    assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 1 cell with a score, 1 not run"
     assert (here / "reports" / "mine" / "leaderboard.md").read_text().startswith("# Two seeds\n")
     first = study.planned(MINE, out=Path("reports/mine"))
 
@@ -182,12 +199,12 @@ def test_a_study_of_the_users_own_with_what_was_typed_beside_it(here: Path, caps
         )
     common = [FAST, "study=mine", "--config-dir", "own"]
     assert leaderboard.main([*common, "budget.steps=5"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 1 cells with a score, 0 runs failed, 4 not run"
+    assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 1 cell with a score, 4 not run"
     content = (here / "reports" / "mine" / "leaderboard.md").read_text()
     assert content.startswith("# Mine\n")
     assert leaderboard.main(common) == 0
     *_, count, told = capsys.readouterr().out.splitlines()
-    assert count == "0 runs, 0 cells with a score, 0 runs failed, 6 not run"
+    assert count == "0 runs, 0 cells with a score, 6 not run"
     assert "2 records of this study, not shown here, made with other settings: budget.steps=5 (2)" in told
     assert "leaderboard.py --config-dir own study=mine budget.steps=5" in told
     content = (here / "reports" / "mine" / "leaderboard.md").read_text()
@@ -204,7 +221,7 @@ def test_a_study_of_the_users_own_with_what_was_typed_beside_it(here: Path, caps
 def test_the_board_of_a_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert leaderboard.main([FAST, "encoder=bag,dlinear", "task=listops,etth1", "budget.steps=3"]) == 0
     out = capsys.readouterr().out.splitlines()
-    assert out[-2] == "0 runs, 0 cells with a score, 0 runs failed, 3 not run"
+    assert out[-2] == "0 runs, 0 cells with a score, 3 not run"
     assert out[-1].endswith("python scripts/train.py -m encoder=bag,dlinear task=listops,etth1 budget.steps=3")
     content = (here / "reports" / "sweep" / "leaderboard.md").read_text()
     assert "dlinear on listops: " in content

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, open_dict
 
+from seqbench.cli import main
 from seqbench.compose import compose, config_loader, names_of
 from seqbench.compositions import Compositions
 from seqbench.config import resolve
@@ -273,6 +274,23 @@ def test_a_mistake_of_one_cell_stops_the_plan(toy: Toy) -> None:
     text = str(caught.value)
     assert "encoder.dmi: no such key (did you mean encoder.dim?) (encoder=toy task=toy)" in text
     assert "encoder.rule: 'x' is not one of majority, random, repeat_last" in text
+
+
+def test_a_key_that_one_task_of_a_sweep_lacks_is_told_with_the_cell(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether or not the default task has the key; a key that no cell has is told once, without a cell."""
+    line = ["-m", "encoder=lstm", "task=listops,own_classification", "task.data.columns.target=label"]
+    assert main([*line, "task.data.train=absent.csv"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("task.data.columns.target: no such key; there is _target_, max_args")
+    assert said.endswith("(encoder=lstm task=listops)\n")
+    line = ["-m", "encoder=lstm,gru", "task=own_labelling,own_regression", "task.data.train=absent.conll"]
+    assert main([*line, "task.data.tag_column=2"]) == 2
+    first = "task.data.tag_column: no such key"
+    said = capsys.readouterr().err
+    assert said.startswith(first)
+    assert said.splitlines()[0].endswith("(encoder=lstm task=own_regression)")
+    assert main(["-m", "encoder=lstm,gru", "budget.stps=3"]) == 2
+    assert capsys.readouterr().err == "budget.stps: no such key (did you mean budget.steps?)\n"
 
 
 def test_an_encoder_that_fits_no_task_is_a_mistake(toy: Toy) -> None:

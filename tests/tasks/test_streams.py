@@ -118,7 +118,7 @@ def test_streams_that_are_not_as_declared(row: Any, message: str) -> None:
 def test_ids_of_a_stream_are_whole_numbers(values: Any) -> None:
     rows = [(["a", "b"], {"kind": values}, ["O", "B"])]
     with pytest.raises(
-        DataError, match="^train row 0: the stream kind needs an id a word, a whole number from 0 to 9$"
+        DataError, match=r"^train row 0: the stream kind needs an id a word, a whole number from 0 to 9$"
     ):
         labelling(Given(rows, kind=Stream(vocab_size=10)))
 
