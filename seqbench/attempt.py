@@ -55,10 +55,11 @@ class Attempt:
         jobs: int,
         tuning: TuningFacts | None = None,
         withhold: bool = False,
+        note: str = "",
     ) -> None:
         self.config, self.task, self.store = config, task, store
         self.folder = store.folder(run_id)
-        self.watch = watch or _bar(config, task)
+        self.watch = watch or _bar(config, task, note)
         self.deadline = Deadline(config.trainer.time_limit)
         self.oom_kills = oom_kills()
         self.sinks: list[Sink] = []
@@ -368,10 +369,11 @@ def is_memory(error: Exception, *, killed: bool) -> bool:
     return killed and "is killed by signal: Killed" in str(error)  # a DataLoader's worker
 
 
-def _bar(config: RunConfig, task: Task) -> Watch:
+def _bar(config: RunConfig, task: Task, note: str) -> Watch:
     """Where it is wanted, a bar on a terminal, lines elsewhere."""
     if not config.trainer.progress:
         return ignore
     names = config.names
     kind = Bar if sys.stderr.isatty() else Lines
-    return kind(f"{config.label or names.encoder} {names.task} seed {config.seed}", task.headline.name)
+    title = f"{config.label or names.encoder} {names.task} seed {config.seed}"
+    return kind(f"{title}, {note}" if note else title, task.headline.name)

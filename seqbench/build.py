@@ -175,6 +175,32 @@ def check_pair(config: RunConfig, task: Task) -> None:
     judge(encoder, task, spec, encoder_name=config.names.encoder, task_name=config.names.task)
 
 
+def check_selection(config: RunConfig, task: Task) -> None:
+    """Raise ConfigError where something would be chosen by a validation split that is none (`independent_valid`).
+
+    A trivial row is let be, since in it nothing is chosen. Reads no data.
+    """
+    target = locate(str(config.encoder["_target_"]), "encoder", config.allowed)
+    if task.data.independent_valid or (inspect.isclass(target) and issubclass(target, Trivial)):
+        return
+    found, remedies = [], []
+    if config.budget.select == "best":
+        found.append("budget.select: best")
+        remedies.append("set budget.select=last")
+    if config.budget.patience is not None:
+        found.append(f"budget.patience: {config.budget.patience}")
+        remedies.append("set budget.patience=null")
+    if config.tune is not None:
+        found.append("tune")
+        remedies.append("leave tune out")
+    if found:
+        why = task.data.overlap or "its rows are not independent of train's"
+        raise ConfigError(
+            f"{', '.join(found)}: would choose by the valid split of {config.names.task}, which is no independent one "
+            f"({why})\n{', '.join(remedies)}"
+        )
+
+
 def check_optimizer(config: RunConfig) -> None:
     """Build the optimizer over one stand-in parameter. Raises ConfigError for numbers that it refuses."""
     made = build(config.optimizer, "optimizer", config.allowed, params=[torch.zeros(1, requires_grad=True)])

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqbench.build import build_task, check_pair
+from seqbench.build import build_task, check_pair, check_selection
 from seqbench.casualty import was_killed
 from seqbench.claim import claim
 from seqbench.config import RunConfig
@@ -31,11 +31,14 @@ class Outcome:
     skipped: bool
 
 
-def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: bool = False) -> Outcome:
+def run(
+    config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: bool = False, note: str = ""
+) -> Outcome:
     """Make the record of a run, or return the one that is there. `watch` hears what happens; without, a bar may show.
 
     `jobs` is how many runs this machine has at once, which the record says beside the costs. A `trial` of a tuning
-    ends with its validation score: its test split is not read, and it leaves neither weights nor predictions.
+    ends with its validation score: its test split is not read, and it leaves neither weights nor predictions. The
+    `note` stands in the lines or the bar that show it, such as `trial 1 of 20`.
 
     Raises ConfigError, DataError, RecordError (Claimed among them) for what is the user's to mend; no record is
     written then. What goes wrong in training is a record's status. An interrupt is a status, too, and is raised
@@ -43,6 +46,7 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: 
     """
     task = build_task(config)
     check_pair(config, task)
+    check_selection(config, task)
     config = matched(without_floors(config), withhold=trial)
     check(config)
     store = Store(config.results)
@@ -69,9 +73,13 @@ def run(config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: 
         tuning = None
         if is_tuned(config):
             config, tuning = tuned(
-                config, lambda one: run(one, watch=watch, jobs=jobs, trial=True).record, watch or ignore
+                config,
+                lambda one, which: run(one, watch=watch, jobs=jobs, trial=True, note=which).record,
+                watch or ignore,
             )
-        attempt = Attempt(config, task, this, store, known=known, watch=watch, jobs=jobs, tuning=tuning, withhold=trial)
+        attempt = Attempt(
+            config, task, this, store, known=known, watch=watch, jobs=jobs, tuning=tuning, withhold=trial, note=note
+        )
         return Outcome(attempt.run(afresh=config.rerun == "always" or not cut), skipped=False)
 
 

@@ -94,7 +94,7 @@ class _Row:
 def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
     rows = _rows(grid, Compositions(loader))
     from seqbench import identity  # with torch: after all that can be said without it
-    from seqbench.build import PairError, check_optimizer
+    from seqbench.build import PairError, check_optimizer, check_selection
     from seqbench.match import matched
     from seqbench.tuning import check, without_floors
 
@@ -102,6 +102,7 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
     pairs = _Pairs()
     for row in rows:
         pairs.add(row.config, tasks)
+        check_selection(row.config, tasks[_key(row.config.task)])
     for config in {_key(row.config.optimizer): row.config for row in rows}.values():
         check_optimizer(config)
     left_out = pairs.judge()

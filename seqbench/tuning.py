@@ -25,7 +25,7 @@ FOLDER = "tuning"  # in the results: <hash of the row>/<id of the trial>/record.
 SECTIONS = ("encoder", "optimizer", "schedule", "trainer", "budget")
 HELD = tuple(f"budget.{key}" for key in (*ENDS, "match", "target", "vary", "count", "tolerance", "matched"))
 POLL = 0.5  # seconds between two looks at a trial that another process works on
-RunTrial = Callable[[RunConfig], Record]
+RunTrial = Callable[[RunConfig, str], Record]  # with what its progress is called: `trial 1 of 20`
 Settings = dict[str, Any]
 
 
@@ -211,9 +211,10 @@ def _trial(config: RunConfig, number: int, settings: Settings, run_trial: RunTri
     With `rerun=always` a trial is found if it was made since that was asked for, for another seed of the row.
     """
     reason: str | None
+    assert config.tune is not None
     while True:
         try:
-            record = run_trial(trial_config(config, settings))
+            record = run_trial(trial_config(config, settings), f"trial {number + 1} of {config.tune.trials}")
             break
         except Claimed:
             if watch is None:

@@ -117,7 +117,7 @@ class Board:
         return self.cells[row.id, column.id]
 
     def in_order(self) -> Iterator[tuple[Column, Row, Cell]]:
-        """Column by column: best first, then those without score, floors last; what was never planned is left out."""
+        """Column by column: best first, then floors, then what has no score; not what was never planned."""
         for column in self.columns:
             sign = -1.0 if column.best == "max" else 1.0
             found = [(row, self.cell(row, column)) for row in self.rows]
@@ -137,4 +137,4 @@ class Board:
 
 def _place(pair: tuple[Row, Cell], sign: float) -> tuple[bool, bool, float, str]:
     row, cell = pair
-    return row.trivial, cell.mean is None, sign * cell.mean if cell.mean is not None else 0.0, row.label
+    return cell.mean is None, row.trivial, sign * cell.mean if cell.mean is not None else 0.0, row.label

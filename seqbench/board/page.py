@@ -58,12 +58,19 @@ def render(board: Board, *, out: Path) -> str:
         numbers={row.id: i for i, row in enumerate(board.rows)},
         places={column.id: i for i, column in enumerate(board.columns)},
         sort_key=sort_key,
+        curved=_curved(board),
         shown=shown,
         style=style,
         script=script,
         policy=_policy(style, script),
         data=embed(payload(board, out=out)),
     )
+
+
+def _curved(board: Board) -> str | None:
+    """The first column that has a learning curve of a score: what the figure opens on."""
+    drawn = {run.column for run in board.runs if "valid" in curve(run.record, 2)}
+    return next((column.id for column in board.columns if column.id in drawn), None)
 
 
 def payload(board: Board, *, out: Path) -> dict[str, Any]:

@@ -68,6 +68,7 @@ class DataSet(ABC):
 
     version: ClassVar[int] = 1  # goes up whenever the examples change
     overlap: ClassVar[str] = ""  # why splits may share examples, where they do; "" promises that they share none
+    independent_valid: ClassVar[bool] = True  # False: nothing may be chosen by `valid`, which training has seen
     streams: Mapping[str, Stream] = MappingProxyType({})  # what every example has in `streams`, known without reading
     modality: str  # text, code, items, time series, speech, image, synthetic, ... : a filter of the board
 

@@ -19,10 +19,12 @@ class TimeSeriesArchive(DataSet):
     """Dau et al. 2019; Bagnall et al. 2018 (arXiv 1811.00075). Source: (L, C) float32. Target: class name.
 
     The archive's training and test parts. It has no validation part, and its problems are too small to give one up:
-    `valid` is the training part once more, so nothing can be selected on it; take `budget.select=last`.
+    `valid` is the training part once more, so nothing can be selected on it: a run needs
+    `budget.select=last`.
     """
 
     modality = "time series"
+    independent_valid = False
     overlap: ClassVar[str] = "valid is train once more: the archive has no validation part"
 
     def __init__(

@@ -23,7 +23,7 @@ from seqbench.errors import ConfigError
 from seqbench.grid import Grid, parse, read_study, read_sweep, write
 from seqbench.progress import Event
 from seqbench.store import Store, read
-from seqbench.study import plan
+from seqbench.study import plan, plan_sweep
 from seqbench.studybar import StudyBar, about, spell, ticking
 from tests.seqbench.toy_cli import ALLOWED, BASE, STUDY, Toy
 
@@ -291,6 +291,33 @@ def test_a_key_that_one_task_of_a_sweep_lacks_is_told_with_the_cell(capsys: pyte
     assert said.splitlines()[0].endswith("(encoder=lstm task=own_regression)")
     assert main(["-m", "encoder=lstm,gru", "budget.stps=3"]) == 2
     assert capsys.readouterr().err == "budget.stps: no such key (did you mean budget.steps?)\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys", "remedy"),
+    [
+        ([], "budget.select: best", "set budget.select=last"),
+        (["budget.select=last", "budget.patience=3"], "budget.patience: 3", "set budget.patience=null"),
+        (["budget.select=last", "tune=random"], "tune", "leave tune out"),
+        (["tune=random"], "budget.select: best, tune", "set budget.select=last, leave tune out"),
+    ],
+)
+def test_nothing_is_chosen_by_a_split_that_training_has_seen(
+    typed: list[str], keys: str, remedy: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused alone and in a sweep, before data is looked for: there is none here."""
+    monkeypatch.setenv("SEQBENCH_DATA", "absent")
+    for line in (["encoder=fcn", "task=ucr"], ["-m", "encoder=fcn", "task=ucr,digits"]):
+        assert main([*line, *typed]) == 2
+        said = capsys.readouterr().err.splitlines()
+        assert said[0].startswith(f"{keys}: would choose by the valid split of ucr, which is no independent one (valid")
+        assert said[1:] == [remedy]
+
+
+def test_what_is_not_chosen_needs_no_independent_split() -> None:
+    line = ["encoder=fcn,majority", "task=ucr", "budget.select=last"]
+    assert len(plan_sweep(line).cells) == 2
+    assert len(plan_sweep(["encoder=majority", "task=ucr"]).cells) == 1
 
 
 def test_an_encoder_that_fits_no_task_is_a_mistake(toy: Toy) -> None:

@@ -366,8 +366,10 @@ def test_random_trials_that_others_are_at_come_last(tuned: Record, tmp_path: Pat
     records = {record.config["optimizer"]["lr"]: record for record in trial_records(Path(tuned.config["results"]))}
     lrs = [trial.settings["optimizer.lr"] for trial in trials_of(tuned)]
     asked: list[float] = []
+    notes: list[str] = []
 
-    def held_twice(config: RunConfig) -> Record:
+    def held_twice(config: RunConfig, note: str) -> Record:
+        notes.append(note)
         asked.append(config.optimizer["lr"])
         if asked[-1] == lrs[0] and asked.count(lrs[0]) < 3:
             raise Claimed("another process works on this run")
@@ -375,6 +377,7 @@ def test_random_trials_that_others_are_at_come_last(tuned: Record, tmp_path: Pat
 
     _, facts = tuning.tuned(config_of(tmp_path), held_twice, lambda event: None)
     assert asked == [*lrs, lrs[0], lrs[0]]
+    assert notes == [f"trial {i} of 4" for i in (1, 2, 3, 4, 1, 1)]
     assert facts == tuned.tuning
 
 
