@@ -17,6 +17,7 @@ from seqbench import verified as verdicts
 from seqbench.errors import ConfigError, RecordError, printable
 from seqbench.record import Record
 from seqbench.store import NAME, read, reason_of
+from seqbench.verify.details import FACTS
 
 if TYPE_CHECKING:
     from seqbench.verified import Verified
@@ -203,9 +204,11 @@ def told(record: Record, outcome: Verified) -> str:
     lines = [f"{title}: {outcome.verdict.replace('_', ' ')}: {outcome.reason}"]
     if outcome.verdict != "identical":
         lines += [f"  {line}" for line in outcome.differences]
+    elif len(outcome.differences) == 1:
+        lines.append(f"  although {outcome.differences[0]}")
     elif outcome.differences:
         lines.append(f"  although {len(outcome.differences)} things differ: {outcome.differences[0]}, ... (--json)")
-    if outcome.verdict == "different" and not outcome.differences:
+    if outcome.verdict == "different" and all(line.startswith(FACTS) for line in outcome.differences):
         lines.append("  nothing is known to differ in code, data or environment: the record was edited, or a run is")
         lines.append("  not a function of its config and seed")
     return "\n".join(printable(line) for line in lines)

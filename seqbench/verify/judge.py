@@ -13,7 +13,7 @@ from seqbench.facts import device_of, now
 from seqbench.progress import Watch
 from seqbench.record import Environment, Record
 from seqbench.verified import Compared, Verdict, Verified, sha256_of
-from seqbench.verify import compare
+from seqbench.verify import compare, details
 from seqbench.verify.rebuild import Impossible, Rebuilt, check_data, check_id, rebuild
 from tasks.base import DataError
 
@@ -68,6 +68,8 @@ class _Judgement:
         self.sha256 = sha256_of(path)
         self.changes = lineage.changes(record)
         self.differences = described(record, self.changes)
+        if unsealed := details.unsealed(path, record):
+            self.differences.append(unsealed)
         self.here: Environment | None = None
 
     def environment_now(self, rebuilt: Rebuilt) -> None:
@@ -121,9 +123,17 @@ class _Judgement:
     def ends(self, again: Record) -> Verified:
         """Verdict by how both ended, where one of them has no scores."""
         one, other = _end(self.record), _end(again)
+        if one == other and (wrong := self._facts(again)):
+            return self.verdict("different", f"{one}, again, but {_listed(wrong)}")
         if one == other:
             return self.verdict("identical", f"{one}, again")
         return self.verdict("different", f"{one} -> {other}{': ' + again.reason if again.reason else ''}")
+
+    def _facts(self, again: Record) -> list[str]:
+        """What the record says beside its scores and is another, a line each; all of it is told."""
+        wrong, told = details.differences(self.record, again, None if self.exact else self.tolerance)
+        self.differences += [line for line in (*wrong, *told) if line not in self.differences]
+        return wrong
 
     def compared(self, again: Record, rows: compare.Rows) -> Verified:
         """Verdict by scores and predictions."""
@@ -132,8 +142,11 @@ class _Judgement:
         unmoved = rows.same_bytes or (rows.compared > 0 and rows.moved == 0)
         alone = self.record.predictions is None
         counted = f"{len(scores)} scores" + (f", {rows.compared:,} predictions" if rows.compared else "")
+        wrong = self._facts(again)
         verdict: Verdict
-        if equal and (unmoved or alone):
+        if wrong and all(score.passed for score in scores) and (unmoved or alone or not self.exact):
+            verdict, reason = "different", f"{counted} are as recorded, but {_listed(wrong)}"
+        elif equal and (unmoved or alone):
             verdict, reason = "identical", counted + (" (the record has no predictions)" if alone else "")
         elif all(score.passed for score in scores) and not self.exact:
             verdict, reason = "within_tolerance", f"{counted}{_moved(rows)}; tolerance {self.tolerance:g}"
@@ -208,6 +221,10 @@ def _worst(scores: Sequence[Compared]) -> str:
     worst = max(failed, key=lambda score: float("inf") if score.difference is None else score.difference)
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
     return f"{worst.split}/{worst.metric} {_number(worst.recorded)} -> {_number(worst.again)}{more}"
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
 
 
 def _number(value: float | None) -> str:

@@ -19,8 +19,8 @@ from seqbench.board import collect
 from seqbench.errors import RecordError
 from seqbench.record import Record
 from seqbench.run import run
-from seqbench.store import Store
-from seqbench.verify import command
+from seqbench.store import Store, read
+from seqbench.verify import command, details
 from seqbench.verify.command import main
 from seqbench.verify.judge import verify
 from tests.seqbench.toy_config import broken, toy_config
@@ -173,6 +173,14 @@ def test_a_divergence_comes_again(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert f"diverged at step {record.failed_at_step}" in found["reason"]
     edit(tmp_path / record.id / "record.json", lambda r: r.update(failed_at_step=2))
     assert outcome(capsys, f"run={record.id}", f"results={tmp_path}")["verdict"] == "different"
+    edit(
+        tmp_path / record.id / "record.json",
+        lambda r: (r.update(failed_at_step=record.failed_at_step), r["splits"]["train"].update(truncated=40)),
+    )
+    edited = outcome(capsys, f"run={record.id}", f"results={tmp_path}")
+    assert edited["verdict"] == "different"
+    assert "again, but " in edited["reason"]
+    assert "split train: truncated 40 -> " in " ".join(edited["differences"])
 
 
 def test_runs_that_did_not_finish_are_left_out_of_all(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -340,6 +348,81 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str]] = {
 }
 
 
+FACTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    **{
+        f"cost.{name}": (lambda r, name=name: r["cost"].update({name: r["cost"][name] * 3}), f"cost.{name} ")  # type: ignore[misc]
+        for name in (*details.SIZES, *details.TRAINED, "flops_forward")
+    },
+    "a curve's value": (
+        lambda r: r["curves"][0]["values"].update({"valid/loss": 0.001}),
+        "curves: valid/loss at step ",
+    ),
+    "a curve's last bit": (
+        lambda r: r["curves"][-1]["values"].update(
+            {"valid/loss": r["curves"][-1]["values"]["valid/loss"] * (1 + 1e-15)}
+        ),
+        "curves: valid/loss at step 8",
+    ),
+    "a curve's value gone": (lambda r: r["curves"][0]["values"].pop("valid/hits"), "curves: valid/hits at step "),
+    "a curve's steps": (lambda r: r["curves"][-1].update(step=7), "curves: "),
+    "a curve's tokens": (lambda r: r["curves"][0].update(tokens=1), "curves: tokens at step "),
+    "no curves": (lambda r: r.update(curves=[]), "curves: none -> "),
+    "best step": (lambda r: r.update(best_step=1), "best_step 1 -> "),
+    "a split's truncated": (lambda r: r["splits"]["train"].update(truncated=40), "split train: truncated 40 -> "),
+    "a split's positions": (lambda r: r["splits"]["test"].update(positions=1), "split test: positions 1 -> "),
+}
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_an_edited_fact_beside_the_scores_is_named(
+    name: str, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, line = FACTS[name]
+    path = records(results)[0]
+    edit(path, change)
+    found = outcome(capsys, f"run={path}")
+    assert found["verdict"] == "different"
+    assert f"4 scores, 28 predictions are as recorded, but {line}" in found["reason"]
+    assert any(text.startswith(line) for text in found["differences"])
+    assert details.NO_SEAL in found["differences"]
+    assert {score["difference"] for score in found["scores"]} == {0.0}
+
+
+@pytest.mark.parametrize("budget, free", [({}, False), ({"patience": 2}, True), ({"seconds": 9.0}, True)])
+def test_elsewhere_facts_have_the_tolerance(results: Path, budget: dict[str, Any], free: bool) -> None:
+    record = read(records(results)[0])
+    record = record.model_copy(update={"config": {**record.config, "budget": {**record.config["budget"], **budget}}})
+
+    def other(cost: dict[str, Any], value: float, best_step: int | None = None) -> Record:
+        points = [p.model_copy(update={"values": {k: v + value for k, v in p.values.items()}}) for p in record.curves]
+        changed = {"cost": record.cost.model_copy(update=cost), "curves": points, "best_step": best_step}
+        return record.model_copy(update=changed)
+
+    def found(again: Record) -> tuple[list[str], list[str]]:
+        wrong, told = details.differences(record, again, 0.02)
+        return [line.split()[0] for line in wrong], [line.split()[0] for line in told]
+
+    tokens = record.cost.train_tokens
+    assert tokens
+    assert found(other({}, 0.01, record.best_step)) == ([], [])
+    assert found(other({}, 0.01, 0)) == ([], ["best_step"])
+    curves = [] if "seconds" in budget else ["curves:"]
+    assert found(other({}, 0.03 * 5, record.best_step)) == (curves, [])
+    assert found(other({"parameters": 1}, 0.0, record.best_step)) == (["cost.parameters"], [])
+    much = found(other({"train_tokens": 2 * tokens}, 0.0, record.best_step))
+    assert much == (([], ["cost.train_tokens"]) if free else (["cost.train_tokens"], []))
+    assert found(other({"train_tokens": tokens + 1}, 0.0, record.best_step)) == ([], [])
+
+
+def test_only_records_of_before_have_no_seal(results: Path) -> None:
+    path = records(results)[0]
+    assert details.unsealed(path, read(path)) is None
+    edit(path, lambda record: None)
+    assert details.unsealed(path, read(path)) == details.NO_SEAL
+    edit(path, lambda record: record.update(ids=2))
+    assert details.unsealed(path, read(path)) is None
+
+
 def test_a_changed_package_of_the_users_own_is_named(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = records(results)[0]
 
@@ -439,7 +522,9 @@ def test_a_strangers_words_reach_the_terminal_harmlessly(results: Path, capsys: 
     edit(path, lambda record: record["encoder"].update(label="\x1b[2Jcleared\nidentical"))
     _, out, _ = said(capsys, f"run={path}", ALLOWED)
     assert "\x1b" not in out
-    assert len(out.splitlines()) == 1
+    title, seal = out.splitlines()
+    assert title.endswith(": identical: 4 scores, 28 predictions")
+    assert seal.startswith("  although the record has no seal")
 
 
 ESCAPE = "\x1b]0;title\x07\x1b[2J\x9b"
