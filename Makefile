@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 export TOKENIZERS_PARALLELISM = false
+# tests that train whole runs: `make check` leaves them to `make test`
+RUNS   := $(foreach name,study verify tuning run resume pool cli limits failures,--ignore=tests/seqbench/test_$(name).py)
 
 .PHONY: help quickstart install-dev test check unit fmt clean
 help:            ## this list
@@ -33,7 +35,7 @@ check: $(VENV)/dev.done  ## lint, types, fast unit tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest -n 2 -m "not slow and not browser" tests/encoders tests/tasks tests/seqbench
+	$(PY) -m pytest -n 2 -m "not slow and not browser" $(RUNS) tests/encoders tests/tasks tests/seqbench
 
 unit: $(VENV)/dev.done  ## fast tests only
 	$(PY) -m pytest -n 2 -m "not slow and not browser"
