@@ -342,7 +342,7 @@ def _stamp(found: dict[str, Any]) -> dict[str, str]:
         "device": environment.device,
         "platform": environment.platform,
         "threads": str(environment.threads),
-        "source": found["code"].source_sha256,
+        "source": found["code"].source_sha256[:12],
     }
 
 

@@ -175,13 +175,18 @@ def check_pair(config: RunConfig, task: Task) -> None:
     judge(encoder, task, spec, encoder_name=config.names.encoder, task_name=config.names.task)
 
 
+def is_trivial(config: RunConfig) -> bool:
+    """Whether the encoder is a rule without parameters: nothing in it is trained, sized, tuned or selected."""
+    target = locate(str(config.encoder["_target_"]), "encoder", config.allowed)
+    return inspect.isclass(target) and issubclass(target, Trivial)
+
+
 def check_selection(config: RunConfig, task: Task) -> None:
     """Raise ConfigError where something would be chosen by a validation split that is none (`independent_valid`).
 
     A trivial row is let be, since in it nothing is chosen. Reads no data.
     """
-    target = locate(str(config.encoder["_target_"]), "encoder", config.allowed)
-    if task.data.independent_valid or (inspect.isclass(target) and issubclass(target, Trivial)):
+    if task.data.independent_valid or is_trivial(config):
         return
     found, remedies = [], []
     if config.budget.select == "best":

@@ -99,8 +99,8 @@ def read_lines(path: Path = LINES) -> dict[str, Line]:
 def measure(line: Line, results: Path) -> Figure | None:
     """The figure of a line from the records of its runs; None where one is missing or has not finished."""
     from seqbench.board.collect import Entry
-    from seqbench.board.summary import Method
     from seqbench.board.table import build
+    from seqbench.leaderboard import read_settings
     from seqbench.store import Store
     from seqbench.study import plan_sweep
 
@@ -111,8 +111,7 @@ def measure(line: Line, results: Path) -> Figure | None:
     if len(found) < len(ids):
         return None
     entries = [Entry(record=record, folder=store.folder(record.id)) for record in found]
-    method = Method(confidence=0.95, draws=100, seed=0)
-    board = build(title="", entries=entries, expected=None, split="test", method=method)
+    board = build(title="", entries=entries, expected=None, split="test", method=read_settings([]).method)
     (cell,) = board.cells.values()
     if board.columns[0].metric != line.metric or cell.mean is None:
         raise ConfigError(f"{line.task}: its metric is {board.columns[0].metric}, the line says {line.metric}")

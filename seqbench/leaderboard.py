@@ -15,6 +15,7 @@ from seqbench.errors import ConfigError
 
 if TYPE_CHECKING:
     from seqbench.board.model import Board
+    from seqbench.board.summary import Method
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = CONFIGS / "leaderboard.yaml"
@@ -47,6 +48,13 @@ class Settings(BaseModel):
     best_known: dict[str, float]
     wandb: bool
     wandb_project: str
+
+    @property
+    def method(self) -> Method:
+        """How uncertainty is computed."""
+        from seqbench.board.summary import Method
+
+        return Method(confidence=self.confidence, draws=self.draws, seed=self.draws_seed)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -144,7 +152,6 @@ def make(settings: Settings, overrides: Sequence[str] = (), config_dir: str | No
     `overrides` are those of `train.py -m`, beside the study; `config_dir` is a folder of the user's configs.
     """
     from seqbench.board import study
-    from seqbench.board.summary import Method
     from seqbench.board.table import build
 
     asked = study.Asked(study=settings.study, overrides=tuple(overrides), config_dir=config_dir)
@@ -155,14 +162,13 @@ def make(settings: Settings, overrides: Sequence[str] = (), config_dir: str | No
         what = f"no record of the study {settings.study}" if settings.study else "no record"
         run = f"python scripts/train.py -m study={settings.study}" if settings.study else "python scripts/train.py"
         raise ConfigError(f"results: {what} under {settings.results}; run one with {run}, or give another folder")
-    method = Method(confidence=settings.confidence, draws=settings.draws, seed=settings.draws_seed)
     board = build(
         title=settings.title or (plan and plan.title) or settings.study or "All records",
         entries=found.entries,
         expected=plan.cells if plan else None,
         left_out=found.left_out,
         split=settings.split,
-        method=method,
+        method=settings.method,
         known=settings.best_known,
         notices=found.notices,
     )

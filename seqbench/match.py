@@ -11,9 +11,8 @@ import numpy as np
 import torch
 
 from encoders.base import Encoder
-from encoders.trivial import Trivial
 from seqbench import identity, provenance, randomness
-from seqbench.build import PairError, build_task, locate
+from seqbench.build import PairError, build_task, is_trivial, locate
 from seqbench.claim import Claimed, claim
 from seqbench.config import Budget, RunConfig
 from seqbench.errors import ConfigError, RecordError
@@ -43,7 +42,7 @@ def matched(config: RunConfig, tasks: dict[str, Task] | None = None, *, withhold
     and for a target that its sizes miss by more than the tolerance; DataError, and ConfigError for impossible nodes.
     """
     budget = config.budget
-    if budget.match is None or _is_trivial(config):
+    if budget.match is None or is_trivial(config):
         return config
     if budget.matched is not None:
         _hold(config)
@@ -272,11 +271,6 @@ def _task(config: RunConfig, tasks: dict[str, Task] | None, withhold: bool) -> T
     if tasks is not None:
         tasks[key] = task
     return task
-
-
-def _is_trivial(config: RunConfig) -> bool:
-    target = locate(str(config.encoder["_target_"]), "encoder", config.allowed)
-    return isinstance(target, type) and issubclass(target, Trivial)
 
 
 def _hold(config: RunConfig) -> None:

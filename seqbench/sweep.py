@@ -38,7 +38,7 @@ def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | No
     missing = [cell for cell in plan.cells if not _stands(cell)]
     print(announce(plan, len(plan.cells) - len(missing)), file=sys.stderr)
     for out in plan.left_out:
-        print(f"  {out.encoder} x {out.task}: -, {out.reason}", file=sys.stderr)
+        print(f"  {out.encoder} x {out.task}: {out.reason}", file=sys.stderr)
     troubles = _here(missing) if launch is None else _elsewhere(plan, missing, launch)
     records = {cell.id: _found(cell, troubles) for cell in plan.cells}
     print(table(plan, records, troubles))

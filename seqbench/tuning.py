@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from encoders.trivial import Trivial
 from seqbench import identity
-from seqbench.build import PairError, build_task, locate
+from seqbench.build import PairError, build_task, is_trivial
 from seqbench.claim import Claimed
 from seqbench.config import ENDS, Dimension, RunConfig, check_config
 from seqbench.errors import ConfigError
@@ -24,6 +23,7 @@ from tasks.base import Task
 FOLDER = "tuning"  # in the results: <hash of the row>/<id of the trial>/record.json
 SECTIONS = ("encoder", "optimizer", "schedule", "trainer", "budget")
 HELD = tuple(f"budget.{key}" for key in (*ENDS, "match", "target", "vary", "count", "tolerance", "matched"))
+ABSENT = object()
 POLL = 0.5  # seconds between two looks at a trial that another process works on
 RunTrial = Callable[[RunConfig, str], Record]  # with what its progress is called: `trial 1 of 20`
 Settings = dict[str, Any]
@@ -31,12 +31,12 @@ Settings = dict[str, Any]
 
 def is_tuned(config: RunConfig) -> bool:
     """Whether trials are to be made before the run: not where they are behind it, nor for a trivial row."""
-    return config.tune is not None and config.tune.chosen is None and not _is_trivial(config)
+    return config.tune is not None and config.tune.chosen is None and not is_trivial(config)
 
 
 def without_floors(config: RunConfig) -> RunConfig:
     """The config; that of a trivial row, in which nothing can be tuned, without `tune`."""
-    return config.model_copy(update={"tune": None}) if config.tune is not None and _is_trivial(config) else config
+    return config.model_copy(update={"tune": None}) if config.tune is not None and is_trivial(config) else config
 
 
 def check(config: RunConfig, tasks: dict[str, Task] | None = None) -> None:
@@ -56,7 +56,7 @@ def check(config: RunConfig, tasks: dict[str, Task] | None = None) -> None:
                 f"tune.space: {key} can't be tuned, for rows would differ in what is held equal; keys of "
                 f"{', '.join(SECTIONS)} can, but for the end of the budget and what it matches"
             )
-        if not _has(tree, key):
+        if _at(tree, key) is ABSENT:
             raise PairError(
                 f"tune.space: encoder {config.names.encoder} has no {key}, and every row has the same search space",
                 f"has no {key} to tune",
@@ -254,23 +254,9 @@ def _distribution(dimension: Dimension) -> Any:
     return optuna.distributions.FloatDistribution(dimension.low, dimension.high, log=dimension.log)
 
 
-def _has(tree: dict[str, Any], key: str) -> bool:
-    node: Any = tree
-    for part in key.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return False
-        node = node[part]
-    return True
-
-
 def _at(tree: dict[str, Any], key: str) -> Any:
-    """What stands at a dotted key; None where nothing does."""
+    """What stands at a dotted key; ABSENT where nothing does."""
     node: Any = tree
     for part in key.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
+        node = node.get(part, ABSENT) if isinstance(node, dict) else ABSENT
     return node
-
-
-def _is_trivial(config: RunConfig) -> bool:
-    target = locate(str(config.encoder["_target_"]), "encoder", config.allowed)
-    return isinstance(target, type) and issubclass(target, Trivial)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from seqbench import verified as verdicts
+from seqbench.config import default_allowed
 from seqbench.errors import ConfigError, RecordError, printable
 from seqbench.record import Record
 from seqbench.store import NAME, read, reason_of
@@ -36,7 +37,7 @@ class Settings(BaseModel):
     run: str | list[str] | None
     study: str | None
     results: str
-    allowed: list[Annotated[str, Field(min_length=1)]]
+    allowed: list[Annotated[str, Field(min_length=1)]] | None
     tolerance: Annotated[float, Field(ge=0)]
 
 
@@ -172,6 +173,7 @@ def _verify_all(chosen: list[Chosen], left: int, settings: Settings, *, as_json:
     seconds = sum(one.record.cost.wall_seconds or 0 for one in chosen if one.record)
     if len(chosen) > 1 and not as_json:
         print(f"{len(chosen)} runs, which took {_duration(seconds)} when they were recorded", flush=True)
+    allowed = default_allowed() if settings.allowed is None else settings.allowed
     outcomes, failed = [], 0
     for one in chosen:
         if one.record is None:
@@ -182,7 +184,7 @@ def _verify_all(chosen: list[Chosen], left: int, settings: Settings, *, as_json:
             continue
         from seqbench.verify.judge import verify  # torch, after all that is said without it
 
-        outcome = verify(one.path, one.record, allowed=settings.allowed, tolerance=settings.tolerance)
+        outcome = verify(one.path, one.record, allowed=allowed, tolerance=settings.tolerance)
         note = _keep(one.path, outcome)
         failed += not outcome.passed
         outcomes.append({"path": str(one.path), **outcome.model_dump()})
