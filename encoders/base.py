@@ -81,6 +81,8 @@ class Encoder(nn.Module, ABC):
     causal: bool  # True: values[:, t] depends on positions <= t only (held by a contract test, both ways)
     reads: ClassVar[frozenset[str]] = frozenset()  # names of the streams that it can read
     requires: ClassVar[frozenset[str]] = frozenset()  # those of them that it can't do without
+    packs: ClassVar[bool] = False  # True: `packed` may be set
+    packed: bool = False  # set by a run (trainer.padding_free): the same states by work on real positions alone
     # constructor arguments that `budget.match` may change, where a config gives them a number:
     width: ClassVar[str] = "dim"
     along: ClassVar[tuple[str, ...]] = ("hidden",)  # in proportion to the width, and to fill what its steps leave over

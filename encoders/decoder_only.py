@@ -13,6 +13,7 @@ from encoders.base import Decoder, InputSpec, Sequences, States
 from encoders.blocks.embedding import InputEmbedding
 from encoders.blocks.layer import LayerOptions
 from encoders.blocks.positions import Position
+from encoders.blocks.segments import pack, segments_of, unpack, unpack_pairs
 from encoders.blocks.stack import Stack, StemOptions, initialise_tables
 
 
@@ -26,6 +27,7 @@ class DecoderOnly(Decoder):
     """
 
     family: ClassVar[str] = "decoder-only"
+    packs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -62,23 +64,26 @@ class DecoderOnly(Decoder):
     def forward(self, source: Sequences) -> States:
         """States of the source, each of the positions up to its own."""
         x_BLD, mask_BL = self.embed(source)
-        x_BLD, _ = self.stack(x_BLD, mask_BL)
-        return States(values=x_BLD, mask=mask_BL)
+        rows = segments_of(mask_BL, packed=self.packed)
+        x_BLD, _ = self.stack(pack(x_BLD, rows), mask_BL, segments=rows)
+        return States(values=unpack(x_BLD, rows), mask=mask_BL)
 
     def prefill(self, source: Sequences) -> States:
         """As forward, with the keys and values of every layer."""
         x_BLD, mask_BL = self.embed(source)
-        x_BLD, past = self.stack(x_BLD, mask_BL)
-        cache = {"past": past, "source_mask": mask_BL, "target_mask": mask_BL[:, :0]}
-        return States(values=x_BLD, mask=mask_BL, cache=cache)
+        rows = segments_of(mask_BL, packed=self.packed)
+        x_BLD, past = self.stack(pack(x_BLD, rows), mask_BL, segments=rows)
+        cache = {"past": unpack_pairs(past, rows), "source_mask": mask_BL, "target_mask": mask_BL[:, :0]}
+        return States(values=unpack(x_BLD, rows), mask=mask_BL, cache=cache)
 
     def decode(self, target: Sequences, before: States) -> States:
         """States of the target, which follows the source and the target so far."""
         x_BTD, target_mask = self.embed.continues(target, before.cache["target_mask"])
         mask_BS = torch.cat((before.cache["source_mask"], target_mask), dim=1)
-        x_BTD, past = self.stack(x_BTD, mask_BS, past=before.cache["past"])
+        rows = segments_of(target.mask, packed=self.packed)
+        x_BTD, past = self.stack(pack(x_BTD, rows), mask_BS, past=before.cache["past"], segments=rows)
         cache = {**before.cache, "past": past, "target_mask": target_mask}
-        return States(values=x_BTD, mask=target.mask, cache=cache)
+        return States(values=unpack(x_BTD, rows), mask=target.mask, cache=cache)
 
     def num_states(self, length: int) -> int:
         """Number of states for a source of `length` positions."""

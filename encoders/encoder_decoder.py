@@ -12,6 +12,7 @@ from encoders.base import Decoder, InputSpec, Sequences, States
 from encoders.blocks.embedding import InputEmbedding
 from encoders.blocks.layer import LayerOptions
 from encoders.blocks.positions import Position
+from encoders.blocks.segments import pack, segments_of, unpack, unpack_pairs
 from encoders.blocks.stack import Stack, StemOptions, initialise_tables
 
 
@@ -26,6 +27,7 @@ class EncoderDecoder(Decoder):
     """
 
     family: ClassVar[str] = "encoder-decoder"
+    packs: ClassVar[bool] = True
     depths: ClassVar[tuple[str, ...]] = ("depth", "decoder_depth")
 
     def __init__(
@@ -82,30 +84,37 @@ class EncoderDecoder(Decoder):
         shifted, a state would have to find its own position through cross-attention, which knows no positions.
         """
         x_BLD, mask_BL = self.embed(source)
-        memory_BLD, _ = self.encoder(x_BLD, mask_BL)
-        y_BLD, _ = self.decoder(x_BLD, mask_BL, memory=self.decoder.remember(memory_BLD), memory_mask=mask_BL)
-        return States(values=y_BLD, mask=mask_BL)
+        rows = segments_of(mask_BL, packed=self.packed)
+        x_BLD = pack(x_BLD, rows)
+        memory_BLD, _ = self.encoder(x_BLD, mask_BL, segments=rows)
+        memory, memory_mask = self.decoder.remember(memory_BLD), mask_BL if rows is None else None
+        y_BLD, _ = self.decoder(x_BLD, mask_BL, memory=memory, memory_mask=memory_mask, segments=rows)
+        return States(values=unpack(y_BLD, rows), mask=mask_BL)
 
     def prefill(self, source: Sequences) -> States:
         """States of the encoder alone, with their keys and values for the decoder's cross-attention."""
         x_BLD, mask_BL = self.embed(source)
-        memory_BLD, _ = self.encoder(x_BLD, mask_BL)
-        memory = self.decoder.remember(memory_BLD)
+        rows = segments_of(mask_BL, packed=self.packed)
+        memory_BLD, _ = self.encoder(pack(x_BLD, rows), mask_BL, segments=rows)
+        memory = unpack_pairs(self.decoder.remember(memory_BLD), rows)
         cache = {"memory": memory, "source_mask": mask_BL, "past": [], "target_mask": mask_BL[:, :0]}
-        return States(values=memory_BLD, mask=mask_BL, cache=cache)
+        return States(values=unpack(memory_BLD, rows), mask=mask_BL, cache=cache)
 
     def decode(self, target: Sequences, before: States) -> States:
         """States of the target by the decoder, which reads the encoder's states and the target so far."""
         x_BTD, target_mask = self.embed.continues(target, before.cache["target_mask"])
+        rows = segments_of(target.mask, packed=self.packed)
         y_BTD, past = self.decoder(
-            x_BTD,
+            pack(x_BTD, rows),
             target_mask,
             past=before.cache["past"],
             memory=before.cache["memory"],
             memory_mask=before.cache["source_mask"],
+            segments=rows,
         )
+        past = past if before.cache["past"] else unpack_pairs(past, rows)
         cache = {**before.cache, "past": past, "target_mask": target_mask}
-        return States(values=y_BTD, mask=target.mask, cache=cache)
+        return States(values=unpack(y_BTD, rows), mask=target.mask, cache=cache)
 
     def num_states(self, length: int) -> int:
         """Number of states for a source of `length` positions."""

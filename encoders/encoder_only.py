@@ -12,6 +12,7 @@ from encoders.base import Encoder, InputSpec, Sequences, States
 from encoders.blocks.embedding import InputEmbedding
 from encoders.blocks.layer import LayerOptions
 from encoders.blocks.positions import Position
+from encoders.blocks.segments import pack, segments_of, unpack
 from encoders.blocks.stack import Stack, StemOptions, initialise_tables
 
 
@@ -24,6 +25,7 @@ class EncoderOnly(Encoder):
 
     family: ClassVar[str] = "encoder-only"
     reads: ClassVar[frozenset[str]] = frozenset({"type"})
+    packs: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -60,8 +62,9 @@ class EncoderOnly(Encoder):
     def forward(self, source: Sequences) -> States:
         """States of the source, one a position (or patch)."""
         x_BPD, mask_BP = self.embed(source)
-        x_BPD, _ = self.stack(x_BPD, mask_BP)
-        return States(values=x_BPD, mask=mask_BP)
+        rows = segments_of(mask_BP, packed=self.packed)
+        x_BPD, _ = self.stack(pack(x_BPD, rows), mask_BP, segments=rows)
+        return States(values=unpack(x_BPD, rows), mask=mask_BP)
 
     def num_states(self, length: int) -> int:
         """Number of states for a source of `length` positions."""

@@ -131,8 +131,19 @@ def _check_metrics(task: Task) -> None:
 
 
 def build_encoder(config: RunConfig, spec: InputSpec) -> Encoder:
-    """The encoder of a run, for what its task feeds."""
-    return encoder_of(config.encoder, config.allowed, spec)
+    """The encoder of a run, for what its task feeds, told how to work.
+
+    Raises ConfigError where it can't work as `trainer` says.
+    """
+    encoder = encoder_of(config.encoder, config.allowed, spec)
+    if config.trainer.padding_free and not isinstance(encoder, Trivial):
+        if not encoder.packs:
+            raise ConfigError(
+                f"trainer.padding_free: true, but encoder {config.names.encoder} ({type(encoder).__name__}) "
+                "works on padded rows alone; use false"
+            )
+        encoder.packed = True
+    return encoder
 
 
 def encoder_of(node: Node, allowed: Sequence[str], spec: InputSpec) -> Encoder:

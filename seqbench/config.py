@@ -155,6 +155,7 @@ class Trainer(_Section):
     save_every: Annotated[float, Field(gt=0)] | None
     time_limit: Annotated[float, Field(gt=0)] | None = None  # records made before it was there have none
     explosion: Annotated[float, Field(gt=1)] | None = None  # likewise
+    padding_free: bool = False  # likewise
     progress: bool
 
     @model_validator(mode="after")

@@ -51,7 +51,7 @@ def _numel(values: Any) -> int:
 
 
 def flops_training(evaluator: Evaluator, batches: Sequence[NDArray[np.int64]], positions: int) -> float:
-    """Operations of a whole training on `positions` positions, padding included.
+    """Operations of a whole training on `positions` positions, padding that is worked on included.
 
     Counted in forward and backward of a few real batches, spread evenly over `batches`, and scaled by positions. The
     optimizer's work is left out. Gradients are cleared afterwards.
@@ -67,7 +67,7 @@ def flops_training(evaluator: Evaluator, batches: Sequence[NDArray[np.int64]], p
             break
     for i in picks:
         batch = task.collate("train", batches[i])
-        counted += count_positions(batch)[1]
+        counted += count_positions(batch, packed=encoder.packed)[1]
         with counting() as counter:
             with evaluator.precision():
                 loss = task(encoder, batch.to(evaluator.device)).loss

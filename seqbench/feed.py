@@ -16,15 +16,18 @@ from tasks.base import Batch
 from tasks.loading import Loader
 
 
-def count_positions(batch: Batch) -> tuple[int, int]:
-    """Real positions of a batch, and all positions, padding included: over each of its fields that is Sequences."""
+def count_positions(batch: Batch, *, packed: bool = False) -> tuple[int, int]:
+    """Real positions of a batch, and those that are worked on: over each of its fields that is Sequences.
+
+    These are all positions, padding included, or where the encoder works `packed`, the real ones.
+    """
     real = padded = 0
     for field in fields(batch):
         value = getattr(batch, field.name)
         if isinstance(value, Sequences):
             real += int(value.mask.sum())
             padded += value.mask.numel()
-    return real, padded
+    return real, real if packed else padded
 
 
 class Feed:
@@ -34,11 +37,11 @@ class Feed:
     of the batch which was trained on last.
     """
 
-    def __init__(self, loader: Loader, count: int) -> None:
-        self.loader, self.count = loader, count
+    def __init__(self, loader: Loader, count: int, *, packed: bool = False) -> None:
+        self.loader, self.count, self.packed = loader, count, packed
         self.waited = 0.0  # seconds in which training had nothing to do
         self.real = 0  # positions given out
-        self.padded = 0  # the same, padding included
+        self.padded = 0  # the same, with the padding that was worked on
 
     def __len__(self) -> int:
         return self.count
@@ -61,7 +64,7 @@ class Feed:
             if between_steps:
                 process.release()
             self.waited += time.perf_counter() - start
-            real, padded = count_positions(batch)
+            real, padded = count_positions(batch, packed=self.packed)
             self.real += real
             self.padded += padded
             yield batch

@@ -71,7 +71,7 @@ def fit(
     )
     if not len(loader):
         raise DataError("task.data: the train split gives no batch")
-    feed = Feed(loader, 0)
+    feed = Feed(loader, 0, packed=encoder.packed)
     meter = Meter(
         budget=budget,
         accumulate=config.trainer.accumulate,

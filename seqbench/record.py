@@ -99,7 +99,9 @@ class Cost(_Part):
     train_seconds: float | None = Field(default=None, description="in training steps alone")
     wall_seconds: float | None = Field(default=None, description="of the whole run")
     data_wait_share: float | None = Field(default=None, description="of train_seconds spent waiting for batches")
-    padding_share: float | None = Field(default=None, description="of trained positions that were padding")
+    padding_share: float | None = Field(
+        default=None, description="of the positions that training worked on; 0 without padding"
+    )
     train_tokens: int | None = Field(default=None, description="real positions trained on")
     train_items: int | None = Field(
         default=None, description="labels (rows, tokens, steps) that losses were means over"

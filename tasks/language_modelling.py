@@ -1,5 +1,5 @@
 """Language modelling: the next token of running text, every token of a document predicted once."""
-# B batch, L positions, V vocabulary, D width, N windows
+# B batch, L positions, M predicted tokens of a batch, V vocabulary, D width, N windows
 
 from __future__ import annotations
 
@@ -147,22 +147,23 @@ class LanguageModelling(Task):
         """Mean -log p over tokens; per window its sum, in nats."""
         assert isinstance(batch, Windows)
         states = encoder(batch.source)
-        logits_BLV = self._logits(encoder, states.values)
-        target_BL = batch.target
+        real_BL = batch.target != IGNORE
+        logits_MV = self._logits(encoder, states.values[real_BL])  # none of padding: a vocabulary is wide
+        target_M = batch.target[real_BL]
+        items = len(target_M)
         if self.training:
-            loss = F.cross_entropy(logits_BLV.flatten(0, 1), target_BL.flatten(), ignore_index=IGNORE)
-            return Output(loss=auxiliary(loss, states), items=int((target_BL != IGNORE).sum()))
-        nats_BL = F.cross_entropy(logits_BLV.mT, target_BL, ignore_index=IGNORE, reduction="none")
-        nats, tokens = nats_BL.double().sum(1), (target_BL != IGNORE).sum(1)
-        items = int(tokens.sum())
+            return Output(loss=auxiliary(F.cross_entropy(logits_MV, target_M), states), items=items)
+        nats_BL = torch.zeros(real_BL.shape, dtype=torch.float64, device=real_BL.device)
+        nats_BL[real_BL] = F.cross_entropy(logits_MV, target_M, reduction="none").double()
+        nats, tokens = nats_BL.sum(1), real_BL.sum(1)
         predictions = list(zip(nats.tolist(), tokens.tolist(), batch.characters.tolist(), strict=True))
         return Output(loss=auxiliary(nats.sum() / items, states).float(), items=items, predictions=predictions)
 
-    def _logits(self, encoder: Encoder, states_BLD: Tensor) -> Tensor:
+    def _logits(self, encoder: Encoder, states_MD: Tensor) -> Tensor:
         table_VD = encoder.token_embedding if self.head is None else self.head.weight
         bias_V = self.bias if self.head is None else self.head.bias
         assert table_VD is not None
-        return F.linear(states_BLD, table_VD, bias_V).float()
+        return F.linear(states_MD, table_VD, bias_V).float()
 
     def trivial(self, rule: str, split: str, seed: int) -> dict[int, Any]:
         """`majority`: frequencies of ids in training, one added to each. `random`: all ids alike, whatever the seed.

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.blocks.masks import Sight
+from encoders.blocks.packed_attention import PackedSight, packed_attention
 from encoders.blocks.positions import Rotation
 
 KeyValues = tuple[Tensor, Tensor]  # keys and values, each (B, G, S, E): what a cache holds of a layer
@@ -68,23 +69,27 @@ class _Attention(nn.Module):
         self.dropout = options.dropout
         self.out = nn.Linear(heads * self.head_dim, dim, bias=options.bias)
 
-    def attend(self, q_BHTE: Tensor, keys_values: KeyValues, seen: Sight) -> Tensor:
+    def attend(self, q_BHTE: Tensor, keys_values: KeyValues, seen: Sight | PackedSight) -> Tensor:
         """Softmax of the scores times the values, through the output projection: (B, T, D)."""
         k_BGSE, v_BGSE = keys_values
         if self.groups != self.heads:
             k_BGSE, v_BGSE = self._share(k_BGSE), self._share(v_BGSE)
-        mask = seen.mask
-        if mask is not None and mask.dtype != torch.bool:
-            mask = mask.to(q_BHTE.dtype)
-        out_BHTE = F.scaled_dot_product_attention(
-            q_BHTE,
-            k_BGSE,
-            v_BGSE,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=seen.causal,
-            scale=self.scale,
-        )
+        dropout = self.dropout if self.training else 0.0
+        if isinstance(seen, PackedSight):
+            out_BHTE = packed_attention(q_BHTE, k_BGSE, v_BGSE, seen, dropout=dropout, scale=self.scale)
+        else:
+            mask = seen.mask
+            if mask is not None and mask.dtype != torch.bool:
+                mask = mask.to(q_BHTE.dtype)
+            out_BHTE = F.scaled_dot_product_attention(
+                q_BHTE,
+                k_BGSE,
+                v_BGSE,
+                attn_mask=mask,
+                dropout_p=dropout,
+                is_causal=seen.causal,
+                scale=self.scale,
+            )
         out_BTD: Tensor = self.out(out_BHTE.transpose(1, 2).flatten(2))
         return out_BTD
 
@@ -105,9 +110,12 @@ class SelfAttention(_Attention):
         self.qkv = nn.Linear(dim, (heads + 2 * self.groups) * self.head_dim, bias=options.bias)
 
     def forward(
-        self, x_BTD: Tensor, seen: Sight, rotation: Rotation | None, past: KeyValues | None
+        self, x_BTD: Tensor, seen: Sight | PackedSight, rotation: Rotation | None, past: KeyValues | None
     ) -> tuple[Tensor, KeyValues]:
-        """States (B, T, D), and the keys and values of the past and of these positions."""
+        """States (B, T, D), and the keys and values of the past and of these positions.
+
+        Packed, without a past, both are packed; the past is never, and what follows it neither.
+        """
         qkv_BTNE = self.by_head(self.qkv(x_BTD))
         if rotation is None:
             q_BTHE, k_BTGE, v_BTGE = torch.split(qkv_BTNE, [self.heads, self.groups, self.groups], dim=2)
@@ -116,6 +124,8 @@ class SelfAttention(_Attention):
             q_BTHE, k_BTGE = torch.split(rotate(qk_BTNE, rotation), [self.heads, self.groups], dim=2)
         k_BGSE, v_BGSE = k_BTGE.transpose(1, 2), v_BTGE.transpose(1, 2)
         if past is not None:
+            if isinstance(seen, PackedSight):
+                k_BGSE, v_BGSE = seen.queries.unpack_heads(k_BGSE), seen.queries.unpack_heads(v_BGSE)
             k_BGSE, v_BGSE = torch.cat((past[0], k_BGSE), dim=2), torch.cat((past[1], v_BGSE), dim=2)
         return self.attend(q_BTHE.transpose(1, 2), (k_BGSE, v_BGSE), seen), (k_BGSE, v_BGSE)
 
@@ -134,7 +144,7 @@ class CrossAttention(_Attention):
         k_BGSE, v_BGSE = kv_BNSE.chunk(2, dim=1)
         return k_BGSE, v_BGSE
 
-    def forward(self, x_BTD: Tensor, seen: Sight, memory: KeyValues) -> Tensor:
+    def forward(self, x_BTD: Tensor, seen: Sight | PackedSight, memory: KeyValues) -> Tensor:
         """States (B, T, D)."""
         q_BHTE = self.by_head(self.query(x_BTD)).transpose(1, 2)
         return self.attend(q_BHTE, memory, seen)

@@ -12,6 +12,7 @@ from encoders.blocks.attention import AttentionOptions, CrossAttention, KeyValue
 from encoders.blocks.feed_forward import FeedForward, FeedForwardOptions
 from encoders.blocks.masks import Sight
 from encoders.blocks.norms import Norm
+from encoders.blocks.packed_attention import PackedSight
 from encoders.blocks.positions import Rotation
 
 
@@ -72,11 +73,11 @@ class Layer(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        seen: Sight,
+        seen: Sight | PackedSight,
         rotation: Rotation | None,
         past: KeyValues | None,
         memory: KeyValues | None,
-        memory_seen: Sight,
+        memory_seen: Sight | PackedSight,
     ) -> tuple[Tensor, KeyValues]:
         """States (B, T, D), and the keys and values that the next positions will see."""
         f_BTD, keys_values = self.attention(self.attention_residual.enter(x_BTD), seen, rotation, past)

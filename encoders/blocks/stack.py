@@ -1,5 +1,5 @@
 """A stack: positions, layers and the last norm, from embeddings to states. The families are arrangements of it."""
-# B batch, T positions of this call, S positions seen (past ones too), D width
+# B batch, T positions of this call, S positions seen (past ones too), N real positions of all rows, D width
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from encoders.base import positions_of
 from encoders.blocks.attention import KeyValues
 from encoders.blocks.layer import Layer, LayerOptions
 from encoders.blocks.masks import Sight, see_past, see_real, sight
+from encoders.blocks.packed_attention import PackedSight
 from encoders.blocks.positions import Position
+from encoders.blocks.segments import Segments
 
 
 def initial_std(dim: int) -> float:
@@ -86,16 +88,21 @@ class Stack(nn.Module):
         past: list[KeyValues] | None = None,
         memory: list[KeyValues] | None = None,
         memory_mask: Tensor | None = None,
+        segments: Segments | None = None,
     ) -> tuple[Tensor, list[KeyValues]]:
         """States (B, T, D) of the last T of the S positions of the mask, and each layer's keys and values of all S.
 
         The S - T positions before are in `past`. Causal stacks alone can have one.
+
+        With `segments`, those of the last T positions, `x` is packed, (1, N, D), and so are the states, and the keys
+        and values unless there is a past, which is not. A memory is packed in the same segments if it has no mask.
         """
-        queries, keys = x_BTD.shape[1], mask_BS.shape[1]
+        queries = x_BTD.shape[1] if segments is None else segments.mask_BL.shape[1]
+        keys = mask_BS.shape[1]
         seen: Tensor | None = None
         if queries == keys:  # nothing cached: right padding leaves positions as they are counted
             key_positions = query_positions = torch.arange(queries, device=x_BTD.device).unsqueeze(0)
-            if not self.causal:
+            if not self.causal and segments is None:
                 seen = see_real(mask_BS)
         else:
             key_positions = positions_of(mask_BS)
@@ -104,16 +111,22 @@ class Stack(nn.Module):
 
         x_BTD = x_BTD.to(self.dtype)  # a linear map of channels gives bfloat16 under autocast
         x_BTD = x_BTD if self.scale is None else x_BTD * self.scale
-        x_BTD = self.dropout(self.stem_norm(self.position.add(x_BTD, query_positions)))
+        places = query_positions
+        if segments is not None:
+            places = segments.pack(query_positions.expand(segments.mask_BL.shape))
+        x_BTD = self.dropout(self.stem_norm(self.position.add(x_BTD, places)))
+        rotation = self.position.rotation(places)
 
         bias = self.position.bias(query_positions, key_positions)
-        view = sight(seen, bias, causal=self.causal and queries == keys, queries=queries)
-        memory_view = Sight(None if memory_mask is None else see_real(memory_mask), False)
-        rotation = self.position.rotation(query_positions)
+        own = sight(seen, bias, causal=self.causal and queries == keys, queries=queries)
+        other = Sight(None if memory_mask is None else see_real(memory_mask), False)
+        views: tuple[Sight, Sight] | tuple[PackedSight, PackedSight] = (own, other)
+        if segments is not None:
+            views = PackedSight(segments, own, queries == keys), PackedSight(segments, other, memory_mask is None)
         cache = []
         for i, layer in enumerate(self.layers):
             x_BTD, keys_values = layer(
-                x_BTD, view, rotation, past[i] if past else None, memory[i] if memory else None, memory_view
+                x_BTD, views[0], rotation, past[i] if past else None, memory[i] if memory else None, views[1]
             )
             cache.append(keys_values)
         return self.norm(x_BTD), cache

@@ -57,6 +57,17 @@ def padding_changes_nothing(case: Case) -> None:
         same(states.values[row : row + 1, : alone.values.shape[1]], alone.values)
 
 
+def packed_gives_the_same_states(case: Case) -> None:
+    if not case.encoder.packs:
+        return
+    source, encoder = case.draw([7, 4, 1, 4]), case.make()
+    padded = encoder(source)
+    encoder.packed = True
+    packed = encoder(source)
+    assert torch.equal(packed.mask, padded.mask)
+    same(packed.values[packed.mask], padded.values[padded.mask])
+
+
 def rows_are_independent(case: Case) -> None:
     source, other = case.draw([9, 9, 5], seed=1), case.draw([9, 9, 5], seed=2)
     states, turned = case.encoder(source), case.encoder(cut(source, 0, 0, 9))
@@ -174,6 +185,7 @@ ENCODER_CHECKS: list[Check] = [
     declares_what_it_is,
     has_one_state_for_each_that_it_promises,
     padding_changes_nothing,
+    packed_gives_the_same_states,
     rows_are_independent,
     causal_tells_the_truth,
     every_parameter_gets_a_gradient,

@@ -61,6 +61,20 @@ class Mixes(Sums):
         return States(values=states.values - states.values[-1:], mask=states.mask, cache=states.cache)
 
 
+class PacksWithoutBounds(Sums):
+    """Packed, a row goes on where the one before it ended."""
+
+    packs = True
+
+    def forward(self, source: Sequences) -> States:
+        states = super().forward(source)
+        if not self.packed:
+            return states
+        values = torch.zeros_like(states.values)
+        values[source.mask] = self.embed(source)[0][source.mask].cumsum(0)
+        return States(values=values, mask=states.mask, cache=states.cache)
+
+
 class ClaimsToBeCausal(Sums):
     """Sees the whole row."""
 
@@ -297,6 +311,7 @@ CAUGHT = {
     "declares_what_it_is": IsOfNoWidth,
     "has_one_state_for_each_that_it_promises": PromisesFewerStates,
     "padding_changes_nothing": Leaks,
+    "packed_gives_the_same_states": PacksWithoutBounds,
     "rows_are_independent": Mixes,
     "causal_tells_the_truth": ClaimsToBeCausal,
     "every_parameter_gets_a_gradient": HasAnIdleParameter,

@@ -71,6 +71,7 @@ def test_form() -> None:
         {"trainer.precision": "bf16-mixed"},
         {"trainer.accumulate": 1},
         {"trainer.clip": None},
+        {"trainer.padding_free": True},
     ],
     ids=lambda changes: next(iter(changes)),
 )
