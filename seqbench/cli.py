@@ -22,6 +22,7 @@ from seqbench.complaints import complaint
 from seqbench.compose import CONFIG_NAME, config_loader, find_plugins, names_of, own_loader
 from seqbench.config import load_config
 from seqbench.errors import ConfigError
+from seqbench.garbage import uncollected
 
 USER_ERROR, SOME_FAILED, INTERRUPTED = 2, 1, 130
 
@@ -99,7 +100,9 @@ def _application(
         app.shell_completion(**named)
     else:
         run = not options.multirun
-        mode = app.get_mode(**named)
+        # Hydra composes the whole config to see whether it says a mode, which here only a typed override can
+        typed = any(o.lstrip("+~").startswith("hydra.mode") for o in options.overrides)
+        mode = app.get_mode(**named) if typed else None
         _run_app(run=run, multirun=not run, mode=mode, hydra=app, task_function=job, **named)
 
 
@@ -141,7 +144,8 @@ def _job(cfg: DictConfig) -> int:
     if names.study and settings.mode != RunMode.MULTIRUN:
         raise ConfigError(f"study={names.study}: a study is a grid of runs; add -m")
     overrides = [o for o in settings.overrides.task if o.partition("=")[0] != "study"]
-    config = load_config(cfg, names, overrides)
+    with uncollected():
+        config = load_config(cfg, names, overrides)
     from seqbench.run import run
 
     outcome = run(config)

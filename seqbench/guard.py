@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -20,6 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from seqbench.errors import ConfigError
+from seqbench.garbage import uncollected
 
 RESERVED = ("hydra", "allowed")
 PLUGINS = {
@@ -47,6 +50,19 @@ HYDRAS = ("hydra", "now")  # in files of Hydra's groups, too
 INSTALLED = ("pkg://hydra", "structured://")  # where Hydra's own files come from
 
 
+class _Cache(CachingConfigRepository):
+    """Hydra's cache of a composition, which does not copy all that Hydra knows first: that takes longer than the rest.
+
+    Hydra copies because a search path that is typed changes what the repository reads from; here it gets another.
+    """
+
+    def __init__(self, delegate: IConfigRepository) -> None:
+        self.delegate, self.cache = delegate, {}
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        self.delegate = ConfigRepository(config_search_path)
+
+
 class GuardedLoader(ConfigLoaderImpl):
     """Hydra's loader, which refuses with a ConfigError what only the command line and configs/train.yaml may say."""
 
@@ -63,6 +79,17 @@ class GuardedLoader(ConfigLoaderImpl):
         Of a sweep Hydra composes a config that is no cell's, with the default task and encoder. A key that this one
         lacks is handed on to the planning, which holds it against each cell.
         """
+        with uncollected():
+            return self._load(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+
+    def _load(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool,
+        validate_sweep_overrides: bool,
+    ) -> DictConfig:
         try:
             cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         except ConfigCompositionException:
@@ -77,6 +104,13 @@ class GuardedLoader(ConfigLoaderImpl):
         self._check_choices(config_name, cfg, overrides)
         check_hydra(cfg.hydra)
         return cfg
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        parsed, repository = OverridesParser.create().parse_overrides(overrides), _Cache(self.repository)
+        self._process_config_searchpath(config_name, parsed, repository)
+        return parsed, repository
 
     def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
         result = super()._load_single_config(default, repo)

@@ -13,6 +13,7 @@ from seqbench.casualty import was_killed
 from seqbench.claim import claim
 from seqbench.config import RunConfig
 from seqbench.errors import RecordError
+from seqbench.garbage import uncollected
 from seqbench.identity import run_id
 from seqbench.labels import as_asked
 from seqbench.match import matched
@@ -44,7 +45,8 @@ def run(
     written then. What goes wrong in training is a record's status. An interrupt is a status, too, and is raised
     again as KeyboardInterrupt; the same command then goes on from the last checkpoint.
     """
-    task = build_task(config)
+    with uncollected():  # torch
+        task = build_task(config)
     check_pair(config, task)
     check_selection(config, task)
     config = matched(without_floors(config), withhold=trial)
@@ -57,7 +59,8 @@ def run(
         if known.status == "finished":
             tidy(store.folder(this))
         return Outcome(known, skipped=True)
-    from seqbench.attempt import Attempt, check_machine  # Lightning takes seconds: after all that is said without it
+    with uncollected():  # Lightning takes seconds: after all that is said without it
+        from seqbench.attempt import Attempt, check_machine
 
     if not done:
         store.check_writable()

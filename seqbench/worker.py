@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any
 
 from seqbench.config import RunConfig
+from seqbench.garbage import uncollected
 from seqbench.progress import Event
 
 OFTEN = 0.2  # seconds between two messages about steps
@@ -61,9 +62,10 @@ def work(descriptor: int, threads: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, wish)
     link: Connection[Any, Any] = Connection(descriptor)
-    import torch
+    with uncollected():
+        import torch
 
-    import seqbench.attempt  # noqa: F401  # Lightning: seconds, once for all cells
+        import seqbench.attempt  # noqa: F401  # Lightning: seconds, once for all cells
 
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     try:

@@ -54,7 +54,8 @@ def measure(settings: Settings) -> list[Row]:
     torch, lightning = timed(["-c", TORCH], 0), timed(["-c", LIGHTNING], 0)
     rows = [
         ("--help, to importing torch", timed([str(TRAIN), "--help"], 0), torch, 0.5),
-        ("a config error, to importing torch", timed([str(TRAIN), "encoder.dpeth=3"], 2), torch, 0.5),
+        ("no such key, to importing torch", timed([str(TRAIN), "encoder.dpeth=3"], 2), torch, 0.5),
+        ("a value of a wrong type, to importing torch", timed([str(TRAIN), "encoder.dim=wide"], 2), torch, 0.5),
         (
             "first optimizer step, to importing torch and pytorch_lightning",
             timed(["-c", FIRST_STEP, *CELL, "results=results"], 77),
