@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+
+if TYPE_CHECKING:
+    from seqbench.cluster.launcher import Slurm
+
+SLURM = "seqbench.cluster.launcher.Slurm"
 
 
 class StudySweeper(Sweeper):
@@ -27,8 +32,14 @@ class StudySweeper(Sweeper):
         if code:
             raise SystemExit(code)
 
-    def _launch(self) -> Callable[[list[list[str]]], Any] | None:
+    def _launch(self) -> Callable[[list[list[str]]], Any] | Slurm | None:
         """The configured launcher; None for Hydra's basic one, whose work is done in this process without it."""
+        if self.whole.hydra.launcher._target_ == SLURM:
+            from seqbench.cluster.launcher import Slurm
+
+            given = OmegaConf.to_container(self.whole.hydra.launcher, resolve=True)
+            assert isinstance(given, dict)
+            return Slurm({str(key): value for key, value in given.items()}, list(self.whole.hydra.overrides.hydra))
         if self.whole.hydra.launcher._target_.endswith(".BasicLauncher"):
             return None
         launcher: Launcher = Plugins.instance().instantiate_launcher(

@@ -20,7 +20,7 @@ from encoders.base import Encoder
 from encoders.trivial import Trivial
 from seqbench import cost, invariance, match, predictions, process, provenance, randomness
 from seqbench.build import build_encoder, judge
-from seqbench.casualty import oom_kills, saved_in
+from seqbench.casualty import cluster_of, oom_kills, saved_in
 from seqbench.config import RunConfig
 from seqbench.course import Progress
 from seqbench.errors import ConfigError, RecordError, Unwritable
@@ -100,7 +100,9 @@ class Attempt:
             by = error.args[0] if isinstance(error, process.Stopped) else "the user"
             with process.signals():
                 process.hold(firmly=True)  # who interrupts twice shall have a record, too
-                record = self._write("interrupted", f"stopped by {by}", self.progress.step)
+                by_clock = by == "SIGUSR1"  # of a job whose time is over (seqbench.cluster.job)
+                why = f"the time of its job is over ({by}); it goes on" if by_clock else f"stopped by {by}"
+                record = self._write("timed_out" if by_clock else "interrupted", why, self.progress.step)
             raise KeyboardInterrupt(by) from None
         except Exception as error:
             record = self._fail(error)
@@ -291,6 +293,7 @@ class Attempt:
             curves=[Point(**point) for point in progress.curve],
             best_step=progress.best_step,
             resumed=progress.resumed,
+            cluster=cluster_of(self.checkpoints, self.folder),
             notes=progress.notes,
             started=progress.started,
             saved=None if status == "finished" else saved_in(self.folder, progress.saved),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import signal
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from seqbench.claim import Claimed, claim
 from seqbench.config import RunConfig
 from seqbench.errors import RecordError, Unwritable
 from seqbench.facts import facts, now
-from seqbench.record import Point, Record, Saved, Status
+from seqbench.record import ClusterFacts, Point, Record, Saved, Status
 from seqbench.resume import LAST, PREVIOUS, Checkpoints
 from seqbench.store import Store, reason_of
 
@@ -35,6 +36,22 @@ def saved_in(folder: Path, step: int | None) -> Saved | None:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Saved(path=path.relative_to(folder).as_posix(), sha256=digest, step=step)
+
+
+def cluster_of(checkpoints: Checkpoints, folder: Path) -> ClusterFacts | None:
+    """The scheduler's jobs of the attempts at a run; None where no attempt was in one."""
+    starts = checkpoints.starts()
+    if not starts:
+        return None
+    restarts = {start.job: start.restarts for start in starts}  # the last of each job counts
+    log = starts[-1].log
+    return ClusterFacts(
+        scheduler="slurm",
+        jobs=list(restarts),
+        requeues=sum(restarts.values()),
+        nodes=starts[-1].nodes,
+        log=os.path.relpath(log, folder.resolve()) if log else None,
+    )
 
 
 def oom_kills() -> int | None:
@@ -64,15 +81,15 @@ def bury(
     config: RunConfig,
     run_id: str,
     *,
-    process: int,
+    process: int | None,
     since: str,
     status: Status,
     reason: str,
     step: int | None,
-    threads: int,
+    threads: int | None,
     jobs: int,
 ) -> Record:
-    """Write and return the record of a run that died in `process`; what it has saved stays beside it.
+    """Write and return the record of a run that died in `process` (None: on another machine); what it has saved stays.
 
     If it had written its record (not before `since`) and died after that, this is returned as it is. Raises Claimed
     where another process has taken the run up, RecordError where nothing can be written.
@@ -88,7 +105,7 @@ def bury(
                     known = store.find(run_id)
                 if known is not None and known.ended >= since:
                     return known
-                for left in folder.rglob(f".*.{process}.tmp"):  # seqbench.store.write_atomic's
+                for left in folder.rglob(f".*.{process or '*'}.tmp"):  # seqbench.store.write_atomic's
                     left.unlink(missing_ok=True)
                 checkpoints = Checkpoints(folder / "checkpoints")
                 saved = checkpoints.peek()  # what is damaged the next attempt says
@@ -100,6 +117,7 @@ def bury(
                     curves=[Point(**point) for point in progress.get("curve", [])],
                     best_step=progress.get("best_step"),
                     resumed=max(progress.get("resumed", 0), checkpoints.attempts() - 1),
+                    cluster=cluster_of(checkpoints, folder),
                     notes=progress.get("notes", []),
                     saved=saved_in(folder, progress.get("step")),
                     ended=now(),

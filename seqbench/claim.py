@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import secrets
 import socket
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from seqbench.cluster.here import here
 from seqbench.errors import RecordError, Unwritable
 from seqbench.store import reason_of
 
@@ -24,6 +26,10 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.E
 BEAT = 20.0  # seconds between two signs of life where the kernel has no locks
 SETTLE = 0.2  # seconds in which one who takes over from the dead may have taken our file for theirs
 SILENCE = 300.0  # seconds without one, after which a process of another machine counts as dead
+HOLDER = re.compile(  # what a lock file says without the kernel's help
+    r"process (?P<process>\d+) on (?P<host>\S+)( in job (?P<job>\S+) start (?P<start>\d+))?,"
+    r" started (?P<started>[\d.]+), "
+)
 _held: set[int] = set()  # descriptors of this process's claims
 
 
@@ -79,7 +85,9 @@ def claim(folder: Path) -> Iterator[str | None]:
 
 
 def _me() -> str:
-    return f"process {os.getpid()} on {socket.gethostname()}"
+    start = here()
+    job = f" in job {start.job} start {start.restarts + 1}" if start else ""
+    return f"process {os.getpid()} on {socket.gethostname()}{job}"
 
 
 def _claimed(path: Path, holder: str) -> Claimed:
@@ -192,13 +200,18 @@ def _holder(path: Path) -> tuple[str, float] | None:
 
 def _dead(holder: str, silent: float) -> bool:
     """Whether who made a lock file is gone: known of this machine's processes, judged by silence of others'."""
-    words = holder.replace(",", "").split()
-    if len(words) == 7 and words[3] == socket.gethostname():
+    found = HOLDER.match(holder)
+    if found and found["host"] == socket.gethostname():
         try:
-            process = psutil.Process(int(words[1]))
-            return process.status() == psutil.STATUS_ZOMBIE or bool(abs(process.create_time() - float(words[5])) > 1)
+            process = psutil.Process(int(found["process"]))
+            return process.status() == psutil.STATUS_ZOMBIE or bool(
+                abs(process.create_time() - float(found["started"])) > 1
+            )
         except psutil.NoSuchProcess:
             return True
+    own = here()
+    if found and own and found["job"] == own.job and int(found["start"]) <= own.restarts:
+        return True  # an earlier start of this very job: the scheduler has ended it before it began this one
     return silent > SILENCE
 
 

@@ -143,6 +143,8 @@ def _job(cfg: DictConfig) -> int:
     names = names_of(settings.runtime.choices)
     if names.study and settings.mode != RunMode.MULTIRUN:
         raise ConfigError(f"study={names.study}: a study is a grid of runs; add -m")
+    if settings.mode != RunMode.MULTIRUN and str(settings.launcher._target_).startswith("seqbench."):
+        raise ConfigError("hydra/launcher=slurm: what is launched is a sweep; add -m, for a single run, too")
     overrides = [o for o in settings.overrides.task if o.partition("=")[0] != "study"]
     with uncollected():
         config = load_config(cfg, names, overrides)

@@ -235,6 +235,12 @@ class RunConfig(_Section):
         """When the command was given that this config is of, in seconds of the system's clock; its copies keep it."""
         return self._asked
 
+    def asked_at(self, when: float) -> Self:
+        """The same, of a command that was given then."""
+        copy = self.model_copy()
+        copy._asked = when
+        return copy
+
     @model_validator(mode="after")
     def _together(self) -> Self:
         key = "batch_size" if self.budget.batch_size else "batch_tokens"

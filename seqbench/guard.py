@@ -32,6 +32,7 @@ PLUGINS = {
     ),
     "launcher": (
         "hydra._internal.core_plugins.basic_launcher.BasicLauncher",
+        "seqbench.cluster.launcher.Slurm",
         "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher",
         "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher",
         "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher",

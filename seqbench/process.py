@@ -27,6 +27,8 @@ class _Signals:
     firmly: bool = False  # note all of them
     noted: str | None = None  # name of the first one that came, until it has been heeded
     handler: Callable[[int, FrameType | None], None] | None = None  # while signals() listens
+    numbers: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)  # it listens to
+    patient: bool = False  # a second one waits, too
 
     def clear(self) -> None:
         """Nothing held, nothing noted."""
@@ -35,6 +37,14 @@ class _Signals:
 
 
 _signals = _Signals()
+
+
+def in_job(time_up: signal.Signals) -> None:
+    """This process is a scheduler's job: `time_up` is heard, too, and no signal but SIGKILL is in a hurry.
+
+    A scheduler tells each process of a job and srun besides, which passes it on: one wish, several signals.
+    """
+    _signals.numbers, _signals.patient = (signal.SIGINT, signal.SIGTERM, time_up), True
 
 
 def hold(*, firmly: bool = False) -> None:
@@ -59,7 +69,7 @@ def reclaim() -> None:
     Lightning has one for SIGTERM, and leaves by it after any batch: in the middle of a step that has several.
     """
     if _signals.handler is not None and threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _signals.numbers:
             signal.signal(number, _signals.handler)
 
 
@@ -75,7 +85,9 @@ def noted() -> str | None:
 
 @contextmanager
 def signals() -> Iterator[list[str]]:
-    """Raise Stopped where SIGINT or SIGTERM comes, or at release(). In other threads than the main one do nothing.
+    """Raise Stopped where SIGINT or SIGTERM (and what in_job() names) comes, or at release().
+
+    In other threads than the main one do nothing.
 
     In a destructor, where an exception would break off what it does and then be ignored, a signal waits for release();
     so does one whose Stopped Python had to ignore (in a weak reference's callback, in a generator that is thrown away).
@@ -96,7 +108,7 @@ def signals() -> Iterator[list[str]]:
         if os.getpid() != owner:  # worker processes inherit this; they end with their parent
             return
         name = signal.Signals(number).name
-        wait = _signals.held and (_signals.firmly or _signals.noted is None)
+        wait = _signals.held and (_signals.firmly or _signals.patient or _signals.noted is None)
         _signals.noted = _signals.noted or name
         if wait or _in_destructor(frame):
             return
@@ -113,7 +125,7 @@ def signals() -> Iterator[list[str]]:
     hook, sys.unraisablehook = sys.unraisablehook, ignored
     _signals.clear()
     _signals.handler = stop
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop) for number in _signals.numbers}
     try:
         yield came
     finally:

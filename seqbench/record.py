@@ -197,6 +197,16 @@ class Code(_Part):
     own: dict[str, str] = Field(default_factory=dict, description="user's packages in the config -> sha256 of source")
 
 
+class ClusterFacts(_Part):
+    """The scheduler's jobs that worked on the run, since it was last begun from the beginning."""
+
+    scheduler: Literal["slurm"]
+    jobs: list[str] = Field(description="their ids in order, 12_3 for a task of an array")
+    requeues: int = Field(description="how often one was put back into the queue and started again")
+    nodes: str = Field(description="of the last start, as SLURM writes them: n[1-2]")
+    log: str | None = Field(default=None, description="what it printed, relative to the record's folder")
+
+
 class Artefact(_Part):
     """A file beside the record."""
 
@@ -248,6 +258,7 @@ class Record(_Part):
     started: str = Field(description="ISO 8601, UTC")
     ended: str
     resumed: int = 0
+    cluster: ClusterFacts | None = Field(default=None, description="null for a run outside a scheduler's jobs")
     notes: list[str] = Field(
         default_factory=list, description="what else to know of how it came about, a sentence each"
     )

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from seqbench.cluster.here import Start, here
 from seqbench.errors import RecordError
 from seqbench.store import write_atomic
 
@@ -48,13 +50,31 @@ class Checkpoints:
     def begin(self, now: str) -> int:
         """Note that an attempt begins, and give the number of those before it, killed without a word included.
 
-        Raises OSError.
+        A line each: the time, and in a scheduler's job what job that is. Raises OSError.
         """
         before = self.attempts()
         self.folder.mkdir(parents=True, exist_ok=True)
+        start = here()
         with (self.folder / ATTEMPTS).open("a") as file:
-            file.write(f"{now}\n")
+            file.write(f"{now} {start.model_dump_json()}\n" if start else f"{now}\n")
         return before
+
+    def begun(self) -> float:
+        """When the last one began that has not come to an end of its own, in the clock's seconds; 0 for none."""
+        try:
+            return (self.folder / ATTEMPTS).stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def starts(self) -> list[Start]:
+        """The scheduler's jobs in which they began; none for those outside of one."""
+        found = []
+        with contextlib.suppress(OSError):
+            for line in (self.folder / ATTEMPTS).read_text().splitlines():
+                with contextlib.suppress(ValidationError):  # cut off by a full disk
+                    if job := line.partition(" ")[2]:
+                        found.append(Start.model_validate_json(job))
+        return found
 
     def attempts(self) -> int:
         """How many have begun since the folder was made."""

@@ -33,13 +33,20 @@ class Outcome:
 
 
 def run(
-    config: RunConfig, *, watch: Watch | None = None, jobs: int = 1, trial: bool = False, note: str = ""
+    config: RunConfig,
+    *,
+    watch: Watch | None = None,
+    jobs: int = 1,
+    trial: bool = False,
+    note: str = "",
+    again: bool = False,
 ) -> Outcome:
     """Make the record of a run, or return the one that is there. `watch` hears what happens; without, a bar may show.
 
     `jobs` is how many runs this machine has at once, which the record says beside the costs. A `trial` of a tuning
     ends with its validation score: its test split is not read, and it leaves neither weights nor predictions. The
-    `note` stands in the lines or the bar that show it, such as `trial 1 of 20`.
+    `note` stands in the lines or the bar that show it, such as `trial 1 of 20`. `again`: the command that asks for it
+    may have been at it before (a job that was queued again), so what was made and begun since then counts.
 
     Raises ConfigError, DataError, RecordError (Claimed among them) for what is the user's to mend; no record is
     written then. What goes wrong in training is a record's status. An interrupt is a status, too, and is raised
@@ -54,7 +61,7 @@ def run(
     store = Store(config.results)
     this = run_id(config, task)
     known = _known(store, this, config)
-    done = known is not None and stands(known, config, made=store.written(this) if trial else None)
+    done = known is not None and stands(known, config, made=store.written(this) if trial or again else None)
     if known is not None and done and as_asked(known, config) is known:
         if known.status == "finished":
             tidy(store.folder(this))
@@ -70,20 +77,21 @@ def run(
         if before:
             print(f"{store.folder(this)}: {before} died in this run; it is taken over", file=sys.stderr)
         known = _known(store, this, config)  # again: another process may have finished it in the meantime
-        if known is not None and stands(known, config, made=store.written(this) if trial else None):
+        if known is not None and stands(known, config, made=store.written(this) if trial or again else None):
             return Outcome(_asked_for(known, config, store), skipped=True)
         cut = known is None or known.status in UNDONE or was_killed(known)
         tuning = None
         if is_tuned(config):
             config, tuning = tuned(
                 config,
-                lambda one, which: run(one, watch=watch, jobs=jobs, trial=True, note=which).record,
+                lambda one, which: run(one, watch=watch, jobs=jobs, trial=True, note=which, again=again).record,
                 watch or ignore,
             )
         attempt = Attempt(
             config, task, this, store, known=known, watch=watch, jobs=jobs, tuning=tuning, withhold=trial, note=note
         )
-        return Outcome(attempt.run(afresh=config.rerun == "always" or not cut), skipped=False)
+        begun = again and attempt.checkpoints.begun() >= config.asked
+        return Outcome(attempt.run(afresh=not begun and (config.rerun == "always" or not cut)), skipped=False)
 
 
 def _known(store: Store, run_id: str, config: RunConfig) -> Record | None:

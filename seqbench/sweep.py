@@ -7,7 +7,7 @@ import gc
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 
@@ -23,11 +23,14 @@ from seqbench.study import Cell, Plan, plan_sweep
 from seqbench.studybar import StudyBar, ticking
 from tasks.data.base import DataError
 
+if TYPE_CHECKING:
+    from seqbench.cluster.launcher import Slurm
+
 Launch = Callable[[list[list[str]]], Any]
 STEPS = 1000  # those of a cell whose budget does not say
 
 
-def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | None) -> int:
+def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | Slurm | None) -> int:
     """Plan, run what is missing, print a table. 0 if all cells are finished, 1 if not.
 
     A cell that another process works on is no failure: the table says so, and 0 stays 0.
@@ -39,7 +42,10 @@ def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | No
     print(announce(plan, len(plan.cells) - len(missing)), file=sys.stderr)
     for out in plan.left_out:
         print(f"  {out.encoder} x {out.task}: {out.reason}", file=sys.stderr)
-    troubles = _here(missing) if launch is None else _elsewhere(plan, missing, launch)
+    if launch is not None and not callable(launch):
+        troubles = _on_cluster(missing, launch)
+    else:
+        troubles = _here(missing) if launch is None else _elsewhere(plan, missing, launch)
     records = {cell.id: _found(cell, troubles) for cell in plan.cells}
     print(table(plan, records, troubles))
     for line in tracebacks(plan, records):
@@ -118,6 +124,16 @@ def _one_by_one(cells: list[Cell], bar: StudyBar) -> Troubles:
             bar.finish(cell.id, said)
             gc.collect()  # a cell's tensors, before the next one's
     return troubles
+
+
+def _on_cluster(cells: list[Cell], slurm: Slurm) -> Troubles:
+    """Each cell as a job of a cluster."""
+    titles = [(cell.id, cell.title, _weight(cell), cell.names.task) for cell in cells]
+    bar = StudyBar(titles, lanes=slurm.settings.at_once)
+    try:
+        return slurm.run(cells, bar)
+    finally:
+        bar.close()
 
 
 def _title(cell: Cell, seeds: bool) -> str:

@@ -3,7 +3,7 @@
 What it is sent, through one connection: (config, jobs) for each cell; the connection's end is its own end. What it
 sends: ("ready",), then ("event", Event) while a cell runs and one of these at its end:
 ("end", Record), ("not run", why), ("elsewhere", why), ("stop", why) where nothing can be written,
-("interrupted",), ("bug", traceback).
+("interrupted", by), ("bug", traceback).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 from seqbench.config import RunConfig
 from seqbench.garbage import uncollected
-from seqbench.progress import Event
+from seqbench.progress import Event, Watch
 
 OFTEN = 0.2  # seconds between two messages about steps
 
@@ -72,18 +72,19 @@ def work(descriptor: int, threads: int) -> None:
         link.send(("ready",))
         while not wish.name:
             config, jobs = link.recv()
-            answer = _cell(config, jobs, _Watch(link, wish))
+            reply = answer(config, jobs, _Watch(link, wish))
             gc.collect()  # a cell's tensors, before the next one's
             sys.stdout.flush()
             sys.stderr.flush()
-            link.send(answer)
-            if answer[0] == "interrupted":
+            link.send(reply)
+            if reply[0] == "interrupted":
                 return
     except (EOFError, OSError):
         return  # the sweep is over
 
 
-def _cell(config: RunConfig, jobs: int, watch: _Watch) -> tuple[Any, ...]:
+def answer(config: RunConfig, jobs: int, watch: Watch, *, again: bool = False) -> tuple[Any, ...]:
+    """Run a cell; what to send at its end. `again`: as run() has it."""
     from seqbench.claim import Claimed
     from seqbench.errors import ConfigError, RecordError, Unwritable
     from seqbench.process import Stopped
@@ -91,14 +92,14 @@ def _cell(config: RunConfig, jobs: int, watch: _Watch) -> tuple[Any, ...]:
     from tasks.data.base import DataError
 
     try:
-        return "end", run(config, watch=watch, jobs=jobs).record
+        return "end", run(config, watch=watch, jobs=jobs, again=again).record
     except Claimed as error:
         return "elsewhere", str(error)
     except Unwritable as error:
         return "stop", str(error)
     except (ConfigError, DataError, RecordError) as error:
         return "not run", str(error)
-    except (KeyboardInterrupt, Stopped):
-        return ("interrupted",)
+    except (KeyboardInterrupt, Stopped) as error:
+        return "interrupted", str(error)
     except Exception:
         return "bug", traceback.format_exc()

@@ -1,0 +1,47 @@
+"""The record of a cell whose job has died: what the scheduler says of it."""
+
+from __future__ import annotations
+
+from seqbench import casualty
+from seqbench.cluster import scheduler
+from seqbench.cluster.batch import Outcome, Ticket
+from seqbench.record import Record, Status
+from seqbench.resume import Checkpoints
+from seqbench.store import Store
+from seqbench.study import Cell
+
+
+def lost(cell: Cell, ticket: Ticket, outcome: Outcome) -> Record:
+    """Write and return it. Raises RecordError; Claimed where somebody works on the run."""
+    status, why = cause(ticket)
+    saved = Checkpoints(Store(cell.config.results).folder(cell.id) / "checkpoints").peek()
+    return casualty.bury(
+        cell.config,
+        cell.id,
+        process=None,
+        since=outcome.started,
+        status=status,
+        reason=f"{why}; {ticket.log}",
+        step=saved["progress"]["step"] if saved else None,
+        threads=None,
+        jobs=1,
+    )
+
+
+def cause(ticket: Ticket) -> tuple[Status, str]:
+    """Status and reason of a cell whose job ended without a word of ours."""
+    end = scheduler.end_of(f"{ticket.batch.job}_{ticket.index}") if ticket.batch.job else None
+    if end is None:
+        return "killed", f"{casualty.KILLED} ({ticket.id}, which SLURM does not know any more)"
+    said = f"{ticket.id}, {end.state} on {end.nodes or 'no node'}"
+    said += f", {end.reason}" if end.reason not in ("", "None") else ""
+    if end.state == "OUT_OF_MEMORY":
+        return "out_of_memory", f"{casualty.KILLED} ({said})"
+    if end.state in ("TIMEOUT", "DEADLINE"):
+        return "timed_out", f"{casualty.KILLED} ({said}); the same command goes on"
+    if end.state in ("CANCELLED", "PREEMPTED"):
+        return "interrupted", f"{casualty.KILLED} ({said})"
+    status, how = casualty.cause(end.code, memory=False)
+    if end.state == "FAILED":
+        return status, f"{how} ({said})"
+    return "killed", f"{casualty.KILLED} ({said})"
