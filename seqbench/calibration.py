@@ -11,14 +11,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from seqbench import published
 from seqbench.errors import ConfigError, RecordError
-from seqbench.record import Record
 from seqbench.source import suggest
 
-ROOT = Path(__file__).resolve().parents[1]
-LINES = ROOT / "configs" / "calibration.yaml"
-PAGE = ROOT / "docs" / "calibration.md"
-PUBLISHED = ROOT / "results" / "published"
+LINES = published.ROOT / "configs" / "calibration.yaml"
+PAGE = published.ROOT / "docs" / "calibration.md"
+PUBLISHED = published.PUBLISHED
 FIGURES = "calibration.json"
 BEGIN, END = "<!-- figures: python scripts/calibration.py publish -->", "<!-- end of figures -->"
 
@@ -123,7 +122,7 @@ def publish(results: Path, names: Sequence[str], into: Path, page: Path) -> list
 
     Lines whose runs are not all there keep the figure that they had.
     """
-    from seqbench.store import Store, write_atomic
+    from seqbench.store import write_atomic
 
     lines, figures = read_lines(), read_figures(into)
     told = []
@@ -133,27 +132,13 @@ def publish(results: Path, names: Sequence[str], into: Path, page: Path) -> list
             told.append(f"{name}: not all runs are there: python scripts/calibration.py run {name}")
             continue
         figures[name] = figure
-        for this in figure.ids:
-            record = Store(results).find(this)
-            assert record is not None
-            Store(into).write(portable(record))
+        published.keep(results, figure.ids, into)
         told.append(f"{name}: {shown(lines[name], figure)}")
     kept = {name: figures[name].model_dump() for name in lines if name in figures}
     into.mkdir(parents=True, exist_ok=True)
     write_atomic(into / FIGURES, (json.dumps(kept, indent=2) + "\n").encode())
     write_atomic(page, with_table(page.read_text(encoding="utf-8"), lines, figures).encode())
     return told
-
-
-def portable(record: Record) -> Record:
-    """A record without the files beside it and without the folder that it was made in, which is this machine's."""
-    changes = {
-        "predictions": None,
-        "checkpoint": None,
-        "config": record.config | {"results": "results"},
-        "overrides": [text for text in record.overrides if not text.startswith("results=")],
-    }
-    return record.model_copy(update=changes)
 
 
 def read_figures(folder: Path) -> dict[str, Figure]:
@@ -166,11 +151,7 @@ def read_figures(folder: Path) -> dict[str, Figure]:
 
 def with_table(page: str, lines: dict[str, Line], figures: dict[str, Figure]) -> str:
     """The page with the table between its two marks made anew. Raises ConfigError where it has no marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ConfigError(f"{PAGE.name}: has no place for the figures; it is between {BEGIN} and {END}")
-    return f"{before}{begin}\n{table(lines, figures)}{end}{after}"
+    return published.between(page, BEGIN, END, table(lines, figures), name=PAGE.name)
 
 
 def table(lines: dict[str, Line], figures: dict[str, Figure]) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from seqbench import settings as settings_of
 from seqbench.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class Settings(BaseModel):
     wandb: bool
     wandb_project: str
 
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _one(cls, formats: Any) -> Any:
+        return [formats] if isinstance(formats, str) else formats
+
     @property
     def method(self) -> Method:
         """How uncertainty is computed."""
@@ -64,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(HELP + _defaults_text())
         return 0
     try:
-        folder, arguments = _config_dir(arguments)
+        folder, arguments = settings_of.config_dir(arguments)
         own, others = split_keys([argument for argument in arguments if argument != "--cfg"])
         settings = read_settings(own)
         if "--cfg" in arguments:
@@ -78,20 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return USER_ERROR
     return 0
-
-
-def _config_dir(arguments: list[str]) -> tuple[str | None, list[str]]:
-    """The folder after --config-dir, and what else there is. Raises ConfigError for a folder that isn't there."""
-    folder, rest, given = None, [], iter(arguments)
-    for argument in given:
-        name, equals, value = argument.partition("=")
-        if name not in ("--config-dir", "-cd"):
-            rest.append(argument)
-            continue
-        folder = value if equals else next(given, "")
-        if not Path(folder).is_dir() or not folder:
-            raise ConfigError(f"--config-dir: {folder!r} is no folder; name the one that has your study/NAME.yaml")
-    return folder, rest
 
 
 def split_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -122,28 +114,7 @@ def split_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def read_settings(overrides: Sequence[str]) -> Settings:
     """Defaults with overrides. Raises ConfigError: no key=value, an unknown key, a wrong type or choice."""
-    import yaml
-
-    from seqbench.explain import explain, join
-
-    given: dict[str, Any] = yaml.safe_load(_defaults_text())
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{override!r} is not key=value; --help lists the keys")
-        try:
-            given[key] = yaml.safe_load(value) if value else None
-        except yaml.YAMLError:
-            raise ConfigError(f"{key}: {value!r} can't be read; write a list as [a,b]") from None
-    for key in ("study", "title"):  # names, though they may look like numbers
-        if isinstance(given[key], bool | int | float):
-            given[key] = next(o.partition("=")[2] for o in reversed(overrides) if o.startswith(f"{key}="))
-    if isinstance(given["formats"], str):
-        given["formats"] = [given["formats"]]
-    try:
-        return Settings.model_validate(given)
-    except ValidationError as error:
-        raise join(explain(error, "", given, lambda _: Settings.model_fields)) from None
+    return settings_of.read(Settings, DEFAULTS, overrides, texts=("study", "title"))
 
 
 def make(settings: Settings, overrides: Sequence[str] = (), config_dir: str | None = None) -> list[str]:

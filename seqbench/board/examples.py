@@ -16,8 +16,8 @@ from seqbench.record import Record
 PREFIX = "tasks.metrics."
 
 
-def read(entry: Entry, split: str) -> tuple[Examples | None, str | None]:
-    """Statistics of the headline metric over the split, or None and a sentence that says why not.
+def read(entry: Entry, split: str, metric: str | None = None) -> tuple[Examples | None, str | None]:
+    """Statistics of a metric (None: the headline one) over the split, or None and a sentence that says why not.
 
     They are used only if the file is the one that the record names (sha256) and if they give the recorded score
     again; so an interval never belongs to other predictions than its score.
@@ -25,7 +25,8 @@ def read(entry: Entry, split: str) -> tuple[Examples | None, str | None]:
     record = entry.record
     if record.predictions is None:
         return None, "the record names no predictions file"
-    score = record.scores[split][record.headline or ""]
+    name = metric or record.headline or ""
+    score = record.scores[split][name]
     path = entry.folder / record.predictions.path
     try:
         data = path.read_bytes()
@@ -33,7 +34,7 @@ def read(entry: Entry, split: str) -> tuple[Examples | None, str | None]:
         return None, f"{record.predictions.path} is missing"
     if hashlib.sha256(data).hexdigest() != record.predictions.sha256:
         return None, f"{record.predictions.path} is not the file that the record names (its sha256 differs)"
-    values = _columns(data, split, record.headline or "")
+    values = _columns(data, split, name)
     if isinstance(values, str):
         return None, values
     if len(next(iter(values.values()))) != score.n:
@@ -42,10 +43,10 @@ def read(entry: Entry, split: str) -> tuple[Examples | None, str | None]:
     found = Examples(values=values, aggregate=None, group=group)
     mean = set(values) == {"value"} and _equal(found.score(), score.value)
     if not mean:
-        metric = metric_class(score.target)
-        if metric is None:
+        kind = metric_class(score.target)
+        if kind is None:
             return None, f"the metric {score.target} is not one of {PREFIX}*, so it isn't imported"
-        found = Examples(values=values, aggregate=metric().aggregate, group=group)
+        found = Examples(values=values, aggregate=kind().aggregate, group=group)
         try:
             again = found.score()
         except (KeyError, ValueError) as error:

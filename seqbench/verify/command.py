@@ -9,14 +9,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from seqbench import verified as verdicts
 from seqbench.config import default_allowed
 from seqbench.errors import ConfigError, RecordError, printable
 from seqbench.record import Record
+from seqbench.settings import read as read_settings_of
 from seqbench.store import NAME, read, reason_of
 from seqbench.verify.details import FACTS
 
@@ -76,27 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_settings(overrides: Sequence[str]) -> Settings:
     """Defaults with overrides. Raises ConfigError: no key=value, an unknown key, a wrong type."""
-    import yaml
-
-    from seqbench.explain import explain, join
-
-    given: dict[str, Any] = yaml.safe_load(_defaults())
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"{override!r} is not key=value; --help lists the keys")
-        try:  # BaseLoader: an id such as 12345678 or 1e10 is text
-            given[key] = None if value in ("", "null") else yaml.load(value, yaml.BaseLoader)
-            if key == "tolerance":
-                given[key] = float(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"{key}: {value!r} can't be read; write a list as [a,b]") from None
-        except ValueError:
-            raise ConfigError(f"tolerance: {value!r} is no number; give one such as 0.02") from None
-    try:
-        settings = Settings.model_validate(given)
-    except ValidationError as error:
-        raise join(explain(error, "", given, lambda _: Settings.model_fields)) from None
+    settings = read_settings_of(Settings, DEFAULTS, overrides, texts=("run", "study", "results", "allowed"))
     if settings.run is None:
         raise ConfigError("run: which one? run=ID of a run, run=PATH of a record, or run=all")
     return settings

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from seqbench import calibration, cli, data_command, leaderboard, leakage_command
+from seqbench.claims import command as claims
 from seqbench.verify import command as verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,6 +96,8 @@ def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeyp
         assert cli.main(["encoder=majority", "task=digits", *SHORT]) == 0, "a board needs a record"
         assert leaderboard.main(arguments) == 0
         assert list(place.rglob("index.html"))
+    elif script.stem == "claims":
+        assert claims.main(arguments) == 0
     elif script.stem == "leakage":
         assert leakage_command.main(arguments) == 0
         assert list((place / "results" / "leakage").glob("*.json"))

@@ -589,7 +589,7 @@ def test_neither_logger_nor_results_of_the_record_are_used(
         (("run=all", "reslts=x"), "reslts"),
         (("all",), "'all' is not key=value"),
         (("run=all", "tolerance=-1"), "tolerance"),
-        (("run=all", "tolerance=much"), "tolerance: 'much' is no number"),
+        (("run=all", "tolerance=much"), "tolerance: 'much' is not a number"),
         (("run=all", "allowed=[tasks,"), "allowed"),
         (("run=all", "study=nothing"), "study: no record of the study nothing"),
     ],

@@ -1,0 +1,182 @@
+"""The command of claims: run what is missing, judge, say so, write the page."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from seqbench import settings as settings_of
+from seqbench.errors import ConfigError, RecordError
+from seqbench.published import PUBLISHED, ROOT
+
+if TYPE_CHECKING:
+    from seqbench.claims.selection import Run
+    from seqbench.claims.sheet import Claim
+
+DEFAULTS = ROOT / "configs" / "claims.yaml"
+USER_ERROR = 2
+HELP = """python scripts/claims.py [--config-dir FOLDER] claim=NAME [key=value ...] | claims=all
+
+Runs the study of a published system's claim (what has a record is not run again) and gives its verdict:
+reproduced, not reproduced, inconclusive. Claims: {names}
+
+Keys and their defaults:
+
+"""
+
+
+class Settings(BaseModel):
+    """The keys of configs/claims.yaml."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    claim: list[str] | None
+    claims: Literal["all"] | None
+    run: bool
+    publish: bool
+    results: str
+    out: str
+    confidence: Annotated[float, Field(gt=0, lt=1)]
+
+    @field_validator("claim", mode="before")
+    @classmethod
+    def _one(cls, claim: object) -> object:
+        return [claim] if isinstance(claim, str) else claim
+
+    @model_validator(mode="after")
+    def _which(self) -> Self:
+        if (self.claim is None) == (self.claims is None):
+            raise ValueError("claim: which one? claim=NAME; or claims=all for the page of those that have a verdict")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where config files are."""
+
+    config_dir: str | None
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Of claims: the user's own before ours."""
+        from seqbench.claims.sheet import FOLDER
+
+        return (Path(self.config_dir) / "claim", FOLDER) if self.config_dir else (FOLDER,)
+
+    @property
+    def arguments(self) -> list[str]:
+        """As a command line has it."""
+        return ["--config-dir", self.config_dir] if self.config_dir else []
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 1 where runs failed or are missing, 2 for a mistake."""
+    from seqbench.claims import sheet
+
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(arguments):
+        print(HELP.format(names=", ".join(sheet.names()) or "none yet") + DEFAULTS.read_text(encoding="utf-8"))
+        return 0
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a package of the user's, as for train.py
+    try:
+        folder, arguments = settings_of.config_dir(arguments)
+        own, others = _split(arguments)
+        settings = settings_of.read(Settings, DEFAULTS, own, texts=("claim", "claims", "results", "out"))
+        place = Place(folder)
+        return _all(settings, others, place) if settings.claims else _some(settings, others, place)
+    except (ConfigError, RecordError) as error:
+        print(error, file=sys.stderr)
+        return USER_ERROR
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Settings of this command, and overrides of the study."""
+    from seqbench.leaderboard import split_keys
+
+    mine = {argument for argument in arguments if argument.partition("=")[0] in Settings.model_fields}
+    known, others = split_keys([argument for argument in arguments if argument not in mine])
+    return [argument for argument in arguments if argument in mine or argument in known], others
+
+
+def _some(settings: Settings, others: Sequence[str], place: Place) -> int:
+    from seqbench.claims import kept, sheet, words
+    from seqbench.claims.page import write
+    from seqbench.claims.verdict import check, judge
+
+    claims = {name: sheet.read_claim(name, place.folders) for name in settings.claim or ()}
+    if settings.publish and (others or place.config_dir):
+        raise ConfigError(
+            f"publish: not with {' '.join([*place.arguments, *others])}: published is what the claim's file says"
+        )
+    code = 0
+    planned = {name: _runs(claim, settings, others, place) for name, claim in claims.items()}
+    for name, claim in claims.items():
+        check(claim, planned[name])
+    for name, claim in claims.items():
+        if settings.run:
+            code = max(code, _run(claim, settings, others, place))
+        judged = judge(claim, _runs(claim, settings, others, place), confidence=settings.confidence)
+        kept.write(Path(settings.results), {name: judged})
+        print(f"\n{claim.title}: {judged.verdict}")
+        for comparison, outcome in zip(claim.comparisons, judged.outcomes, strict=True):
+            said = f"{words.shown(outcome.estimate)}; {words.bound(comparison) or 'no bound'}: {outcome.verdict}"
+            print(f"  {comparison.name}: {outcome.why or said}")
+        for line in judged.failed:
+            print(f"  {line}")
+        code = max(code, int(bool(judged.failed) or judged.verdict == "not run"))
+        if settings.publish:
+            if judged.verdict == "not run":
+                raise ConfigError(f"publish: {name} has not all its runs: {words.command(name)}")
+            kept.publish(Path(settings.results), name, judged, _every(place))
+    print(write(_every(place), {**kept.read(PUBLISHED), **kept.read(Path(settings.results))}, Path(settings.out)))
+    return code
+
+
+def _all(settings: Settings, others: Sequence[str], place: Place) -> int:
+    """The page of what is known; verdicts of the user's own records before published ones."""
+    from seqbench.claims import kept
+    from seqbench.claims.page import write
+
+    if others:
+        raise ConfigError(f"claims: all takes no {others[0]}; it shows verdicts, and runs nothing")
+    verdicts = {**kept.read(PUBLISHED), **kept.read(Path(settings.results))}
+    if not verdicts:
+        raise ConfigError("claims: none has a verdict yet; python scripts/claims.py claim=NAME runs one")
+    print(write(_every(place), verdicts, Path(settings.out)))
+    return 0
+
+
+def _every(place: Place) -> dict[str, Claim]:
+    from seqbench.claims import sheet
+
+    return {name: sheet.read_claim(name, place.folders) for name in sheet.names(place.folders)}
+
+
+def _run(claim: Claim, settings: Settings, others: Sequence[str], place: Place) -> int:
+    from seqbench import cli
+
+    return cli.main([*place.arguments, "-m", f"study={claim.study}", f"results={settings.results}", *others])
+
+
+def _runs(claim: Claim, settings: Settings, others: Sequence[str], place: Place) -> list[Run]:
+    """The cells of a claim's study, with the records that are there."""
+    from seqbench.board.collect import Entry
+    from seqbench.claims.selection import Run
+    from seqbench.compose import own_loader
+    from seqbench.store import Store
+    from seqbench.study import plan
+
+    store = Store(settings.results)
+    runs = []
+    for cell in plan(claim.study, others, loader=own_loader(place.config_dir)).cells:
+        record = store.find(cell.id)
+        entry = None if record is None else Entry(record=record, folder=store.folder(cell.id))
+        runs.append(Run(cell=cell, config=cell.config.model_dump(), entry=entry))
+    return runs

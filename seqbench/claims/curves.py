@@ -1,0 +1,65 @@
+"""The points of a claim's plots: means over seeds with their range."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from seqbench.claims.selection import ABSENT, Run, quantity
+from seqbench.claims.sheet import Curve, Part
+from seqbench.errors import ConfigError
+
+
+class Dot(Part):
+    """A place of a line: mean over seeds, and the least and the greatest of them."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    seeds: int
+
+
+class Line(Part):
+    """A line of a plot, by x."""
+
+    label: str
+    dots: tuple[Dot, ...]
+
+
+def line(curve: Curve, label: str, runs: Sequence[Run]) -> Line:
+    """The line of finished runs. Over a config key, runs of equal value are seeds of one dot.
+
+    Over a quantity, runs that differ in nothing but the seed are. Raises ConfigError for an x that is no number.
+    """
+    groups: dict[object, list[tuple[float, float]]] = {}
+    for run in runs:
+        assert run.entry is not None
+        y = quantity(run.entry.record, curve.y)
+        x = quantity(run.entry.record, curve.x) if "/" in curve.x else _key(curve, run)
+        if x is None or y is None:
+            continue
+        groups.setdefault(_setup(run) if "/" in curve.x else x, []).append((x, y))
+    dots = [
+        Dot(
+            x=fmean(x for x, _ in points),
+            y=fmean(y for _, y in points),
+            low=min(y for _, y in points),
+            high=max(y for _, y in points),
+            seeds=len(points),
+        )
+        for points in groups.values()
+    ]
+    return Line(label=label, dots=tuple(sorted(dots, key=lambda dot: dot.x)))
+
+
+def _key(curve: Curve, run: Run) -> float:
+    value = run.at(curve.x)
+    if value is ABSENT or isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigError(f"{curve.name}: {curve.x} is no number of {run.cell.title}")
+    return float(value)
+
+
+def _setup(run: Run) -> tuple[str, ...]:
+    """What was typed for it, the seed aside."""
+    return tuple(text for text in run.cell.overrides if not text.startswith("seed="))

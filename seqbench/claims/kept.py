@@ -1,0 +1,46 @@
+"""Verdicts as they are kept: beside a user's records, and with the published ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from seqbench import published
+from seqbench.claims.sheet import Claim
+from seqbench.claims.verdict import Judged
+
+NAME = "claims.json"
+PAGE = published.ROOT / "docs" / "claims.md"
+BEGIN, END = "<!-- verdicts: python scripts/claims.py claim=NAME publish=true -->", "<!-- end of verdicts -->"
+
+
+def read(folder: Path) -> dict[str, Judged]:
+    """The verdicts that were kept in a folder last, by claim."""
+    path = folder / NAME
+    if not path.is_file():
+        return {}
+    return {
+        name: Judged.model_validate_json(json.dumps(judged)) for name, judged in json.loads(path.read_text()).items()
+    }
+
+
+def write(folder: Path, verdicts: dict[str, Judged]) -> None:
+    """Keep verdicts beside those of other claims."""
+    from seqbench.store import write_atomic
+
+    every = {**read(folder), **verdicts}
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {name: every[name].model_dump(mode="json") for name in sorted(every)}
+    write_atomic(folder / NAME, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def publish(results: Path, name: str, judged: Judged, claims: dict[str, Claim]) -> None:
+    """Copy a claim's records (JSON alone), keep its verdict, write the table of all that are published."""
+    from seqbench.claims.words import table
+    from seqbench.store import write_atomic
+
+    published.keep(results, judged.ids, published.PUBLISHED)
+    write(published.PUBLISHED, {name: judged})
+    every = read(published.PUBLISHED)
+    page = published.between(PAGE.read_text(encoding="utf-8"), BEGIN, END, table(claims, every), name=PAGE.name)
+    write_atomic(PAGE, page.encode())

@@ -1,0 +1,125 @@
+"""Reproduced, not reproduced, or inconclusive: by where intervals lie, and by nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from seqbench.claims import selection
+from seqbench.claims.curves import Line, line
+from seqbench.claims.estimate import Estimate, estimate
+from seqbench.claims.selection import Run, chosen
+from seqbench.claims.sheet import Claim, Comparison, Curve, Part
+
+Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
+
+
+class Outcome(Part):
+    """What came of a comparison."""
+
+    name: str
+    verdict: Verdict
+    estimate: Estimate | None
+    why: str = ""  # where there is no number
+
+
+class Plot(Part):
+    """The lines of a curve."""
+
+    name: str
+    lines: tuple[Line, ...]
+
+
+class Judged(Part):
+    """What came of a claim."""
+
+    verdict: Verdict
+    outcomes: tuple[Outcome, ...]
+    plots: tuple[Plot, ...]
+    ids: tuple[str, ...]  # of the finished runs
+    missing: int  # runs that have no record
+    failed: tuple[str, ...]  # runs that did not finish, with the reason
+    seconds: float  # that the runs took
+
+
+def judge(claim: Claim, runs: Sequence[Run], *, confidence: float) -> Judged:
+    """The verdict on a claim.
+
+    Reproduced: the interval of every deciding comparison lies on the claimed side of its bounds. Not reproduced: that
+    of one of them lies wholly on the other side, at the level corrected for their number (Bonferroni), so that many
+    comparisons do not make a refutation likelier. Else inconclusive. Raises ConfigError for a selector without runs.
+    """
+    deciding = sum(comparison.decides for comparison in claim.comparisons)
+    strict = 1 - (1 - confidence) / deciding
+    outcomes = tuple(_outcome(comparison, runs, confidence, strict) for comparison in claim.comparisons)
+    failed = tuple(
+        f"{run.cell.title}: {run.entry.record.status}: {run.entry.record.reason}"
+        for run in runs
+        if run.entry is not None and not run.finished
+    )
+    return Judged(
+        verdict=together([o.verdict for o, c in zip(outcomes, claim.comparisons, strict=True) if c.decides]),
+        outcomes=outcomes,
+        plots=tuple(Plot(name=curve.name, lines=tuple(_lines(curve, runs))) for curve in claim.curves),
+        ids=tuple(run.cell.id for run in runs if run.finished),
+        missing=sum(run.entry is None for run in runs),
+        failed=failed,
+        seconds=sum(run.entry.record.cost.wall_seconds or 0.0 for run in runs if run.entry is not None),
+    )
+
+
+def check(claim: Claim, runs: Sequence[Run]) -> None:
+    """Raise ConfigError where a comparison or a curve is of runs, metrics or costs that the study does not have."""
+    sides = [
+        (c.name, {**c.where, **side}, [c.of]) for c in claim.comparisons for side in (c.a, c.b) if side is not None
+    ]
+    for curve in claim.curves:
+        of = [quantity for quantity in (curve.x, curve.y) if "/" in quantity]
+        sides += [(f"{curve.name}: {label}", {**curve.where, **line}, of) for label, line in curve.lines.items()]
+    for name, selector, quantities in sides:
+        mine = chosen(runs, selector, where=name)
+        for quantity in quantities:
+            selection.check(quantity, mine[0])
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """Of a claim, from those of its deciding comparisons: all of them must hold, one that fails is enough."""
+    order: tuple[Verdict, ...] = ("not reproduced", "not run", "inconclusive", "reproduced")
+    return min(verdicts, key=order.index)
+
+
+def _outcome(comparison: Comparison, runs: Sequence[Run], confidence: float, strict: float) -> Outcome:
+    sides = [
+        chosen(runs, {**comparison.where, **side}, where=f"{comparison.name}: {key}")
+        for key, side in (("a", comparison.a), ("b", comparison.b))
+        if side is not None
+    ]
+    waiting = [run for side in sides for run in side if not run.finished]
+    if waiting:
+        what = "1 run has" if len(waiting) == 1 else f"{len(waiting)} runs have"
+        return Outcome(
+            name=comparison.name, verdict="not run", estimate=None, why=f"{what} no score: {waiting[0].cell.title}"
+        )
+    a, b = sides[0], sides[1] if len(sides) > 1 else None
+    found = estimate(comparison, a, b, confidence=confidence)
+    wide = estimate(comparison, a, b, confidence=strict)
+    return Outcome(name=comparison.name, verdict=side_of(comparison, found, wide), estimate=found)
+
+
+def side_of(comparison: Comparison, found: Estimate, wide: Estimate) -> Verdict:
+    """Where an interval lies; `wide` is the one at the corrected level, which alone refutes."""
+    if found.low is None or found.high is None or wide.low is None or wide.high is None:
+        return "inconclusive"
+    low = float("-inf") if comparison.at_least is None else comparison.at_least
+    high = float("inf") if comparison.at_most is None else comparison.at_most
+    if wide.high < low or wide.low > high:
+        return "not reproduced"
+    return "reproduced" if low <= found.low and found.high <= high else "inconclusive"
+
+
+def _lines(curve: Curve, runs: Sequence[Run]) -> list[Line]:
+    lines = []
+    for label, selector in curve.lines.items():
+        mine = chosen(runs, {**curve.where, **selector}, where=f"{curve.name}: {label}")
+        lines.append(line(curve, label, [run for run in mine if run.finished]))
+    return lines

@@ -1,0 +1,92 @@
+"""Numbers, bounds and verdicts as people read them; the table of docs/claims.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from seqbench.claims.estimate import Estimate
+from seqbench.claims.sheet import Claim, Comparison
+from seqbench.claims.verdict import Judged
+
+
+def number(value: float) -> str:
+    """Four digits, as few as needed: 0.0123, 12.35, 1.235e+09."""
+    return f"{value:.4g}"
+
+
+def shown(estimate: Estimate | None) -> str:
+    """`-0.012 (-0.031 to 0.007)`."""
+    if estimate is None:
+        return "–"
+    if estimate.basis == "counted":
+        return f"{number(estimate.value)} (counted)"
+    if estimate.low is None or estimate.high is None:
+        return f"{number(estimate.value)} (no interval: one seed)"
+    return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
+
+
+def bound(comparison: Comparison) -> str:
+    """`at least -0.01`, `1.2 to 1.5`, or nothing."""
+    low, high = comparison.at_least, comparison.at_most
+    if low is not None and high is not None:
+        return f"{number(low)} to {number(high)}"
+    if low is not None:
+        return f"at least {number(low)}"
+    return "" if high is None else f"at most {number(high)}"
+
+
+def measure(comparison: Comparison) -> str:
+    """`a - b of test/accuracy`, `a / b of the exponent of cost/flops_forward over task.length`."""
+    what = comparison.of
+    if comparison.exponent_over is not None:
+        what = f"the exponent of {what} over {comparison.exponent_over}"
+    if comparison.b is None:
+        return what
+    return f"{'a / b' if comparison.by == 'ratio' else 'a - b'} of {what}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.4 h`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def command(name: str) -> str:
+    """What makes it again."""
+    return f"python scripts/claims.py claim={name}"
+
+
+def table(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
+    """All claims that have a verdict, as a Markdown table, then what each comparison came to."""
+    rows = ["| claim | statement | published | verdict | command | runs, time |", f"|{'---|' * 6}"]
+    details = []
+    for name, claim in claims.items():
+        judged = verdicts.get(name)
+        if judged is None:
+            continue
+        took = f"{len(judged.ids)}, {duration(judged.seconds)}"
+        cells = (name, claim.statement, claim.published, f"**{judged.verdict}**", f"`{command(name)}`", took)
+        rows.append(f"| {' | '.join(_cell(text) for text in cells)} |")
+        details += ["", f"### {claim.title}", claim.paper, ""]
+        details += ["| comparison | measured | claimed | here (95 % interval) | a | b | |", f"|{'---|' * 7}"]
+        for comparison, outcome in zip(claim.comparisons, judged.outcomes, strict=True):
+            found = outcome.estimate
+            b = "" if found is None or found.b is None else number(found.b)
+            verdict = outcome.verdict if comparison.decides else "beside"
+            cells7 = (
+                comparison.name,
+                measure(comparison),
+                bound(comparison) or comparison.published or "",
+                shown(found),
+                "" if found is None else number(found.a),
+                b,
+                verdict,
+            )
+            details.append(f"| {' | '.join(_cell(text) for text in cells7)} |")
+        details += ["", *([claim.reading.strip(), ""] if claim.reading else [])]
+    return "\n".join([*rows, *details, ""])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

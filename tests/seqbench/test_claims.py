@@ -1,0 +1,305 @@
+"""Claims: bounds that can be missed on either side, numbers by formula, a page, a command that runs a study."""
+# S seeds, N examples
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from seqbench.board.collect import Entry
+from seqbench.claims import command, kept, page, sheet, words
+from seqbench.claims.curves import line
+from seqbench.claims.estimate import Estimate, estimate
+from seqbench.claims.selection import Run, chosen, quantity
+from seqbench.claims.sheet import Claim, Comparison, Curve, read_claim
+from seqbench.claims.verdict import check, judge, side_of, together
+from seqbench.config import Names
+from seqbench.errors import ConfigError
+from seqbench.record import Record
+from seqbench.study import Cell, plan
+from tests.seqbench.board_records import write
+from tests.seqbench.toy_cli import ALLOWED, Toy
+
+CELL = plan("quickstart", ["encoder=majority", "task=listops", "seed=0"]).cells[0]
+
+
+def run_of(results: Path, encoder: str, seed: int, hits: np.ndarray | None = None, **keys: Any) -> Run:
+    """A run with a made-up record; the config's own budget.steps is the record's."""
+    statistics = {"value": hits} if hits is not None else None
+    record = write(results, encoder=encoder, seed=seed, statistics=statistics, **keys)
+    return planned(encoder, seed, record, results)
+
+
+def planned(encoder: str, seed: int, record: Record | None = None, results: Path = Path()) -> Run:
+    names = Names.model_validate({**CELL.names.model_dump(), "encoder": encoder})
+    config = CELL.config.model_copy(update={"seed": seed})
+    steps = record.config["budget"]["steps"] if record else 100
+    cell = Cell(id=f"{encoder}{seed}{steps}", config=config, names=names, overrides=[f"encoder={encoder}"])
+    entry = Entry(record=record, folder=results / record.id) if record else None
+    return Run(cell=cell, config=record.config if record else {"budget": {"steps": 100}}, entry=entry)
+
+
+def hits(rate: float, seed: int, n: int = 400) -> np.ndarray:
+    """0/1, by examples that are hard for all."""
+    hard = np.random.default_rng(1).uniform(size=n)
+    return (hard + np.random.default_rng([2, seed]).normal(scale=0.03, size=n) < rate).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+    results = tmp_path_factory.mktemp("results")
+    found = [run_of(results, "good", s, hits(0.8, s), parameters=200_000) for s in range(3)]
+    return [*found, *(run_of(results, "poor", s, hits(0.6, 10 + s), parameters=100_000) for s in range(3))]
+
+
+def comparison(**changes: Any) -> Comparison:
+    content = {"name": "x", "a": {"encoder": "good"}, "b": {"encoder": "poor"}, "of": "test/accuracy", "at_least": 0.0}
+    return Comparison.model_validate(content | changes)
+
+
+def claim(*comparisons: Comparison, **changes: Any) -> Claim:
+    content: dict[str, Any] = {
+        "title": "Good <b>is</b> better",
+        "paper": "A. Author 2020",
+        "statement": "good is better than poor",
+        "published": "by 20 points",
+        "study": "none",
+        "comparisons": [c.model_dump() for c in comparisons or (comparison(),)],
+    }
+    return Claim.model_validate(content | changes)
+
+
+@pytest.mark.parametrize(
+    "changes, verdict",
+    [
+        ({"at_least": 0.0}, "reproduced"),
+        ({"at_least": 0.1}, "reproduced"),
+        ({"at_least": 0.2}, "inconclusive"),
+        ({"at_least": 0.5}, "not reproduced"),
+        ({"at_least": None, "at_most": 0.0}, "not reproduced"),
+        ({"at_least": None, "at_most": 0.5}, "reproduced"),
+        ({"at_least": -0.5, "at_most": 0.1}, "not reproduced"),
+        ({"a": {"encoder": "poor"}, "b": {"encoder": "good"}}, "not reproduced"),
+        ({"a": {"encoder": "poor"}, "b": {"encoder": "good"}, "at_least": -0.5}, "reproduced"),
+        ({"b": None, "at_least": 0.7}, "reproduced"),
+        ({"b": None, "at_least": 0.9}, "not reproduced"),
+        ({"of": "cost/parameters", "by": "ratio", "at_least": 2.0, "at_most": 2.0}, "reproduced"),
+        ({"of": "cost/parameters", "by": "ratio", "at_least": 2.01}, "not reproduced"),
+        ({"of": "cost/parameters", "at_most": 99_999.0, "at_least": None}, "not reproduced"),
+    ],
+)
+def test_a_verdict_is_where_the_interval_lies(changes: dict[str, Any], verdict: str, runs: list[Run]) -> None:
+    assert judge(claim(comparison(**changes)), runs, confidence=0.95).verdict == verdict
+
+
+def test_a_difference_is_the_boards_with_its_examples(runs: list[Run]) -> None:
+    good, poor = runs[:3], runs[3:]
+    found = estimate(comparison(), good, poor, confidence=0.95)
+    scores = [quantity(run.entry.record, "test/accuracy") for run in runs if run.entry]
+    assert found.value == pytest.approx(np.mean(scores[:3]) - np.mean(scores[3:]))  # type: ignore[arg-type]
+    assert found.basis == "seeds and examples"
+    one = estimate(comparison(), good[:1], poor[:1], confidence=0.95)
+    assert one.low is not None
+    assert one.low > 0  # examples alone
+    wider = estimate(comparison(), good, poor, confidence=0.999)
+    assert wider.low is not None
+    assert found.low is not None
+    assert wider.low < found.low
+
+
+def test_costs_are_paired_by_seed_and_students(tmp_path: Path) -> None:
+    a = [run_of(tmp_path, "a", s, parameters=size) for s, size in enumerate((100, 210, 330))]
+    b = [run_of(tmp_path, "b", s, parameters=size) for s, size in reversed(list(enumerate((50, 100, 150))))]
+    found = estimate(comparison(of="cost/parameters", by="ratio"), a, b, confidence=0.9)
+    logs = np.log([2.0, 2.1, 2.2])
+    low, high = stats.t.interval(0.9, 2, loc=logs.mean(), scale=stats.sem(logs))
+    assert (found.value, found.low, found.high) == pytest.approx(tuple(np.exp([logs.mean(), low, high])))
+    assert (found.a, found.b, found.seeds, found.basis) == (pytest.approx(640 / 3), 100.0, 3, "seeds")
+    with pytest.raises(ConfigError, match=r"other seeds: \[0, 1, 2\] and \[0, 1\]"):
+        estimate(comparison(of="cost/parameters"), a, [run for run in b if run.seed < 2], confidence=0.9)
+    with pytest.raises(ConfigError, match="one run a seed"):
+        estimate(comparison(of="cost/parameters"), [*a, a[0]], b, confidence=0.9)
+
+
+def test_a_measured_cost_of_one_seed_has_no_interval_and_decides_nothing(tmp_path: Path) -> None:
+    a, b = run_of(tmp_path, "good", 0), run_of(tmp_path, "poor", 0, parameters=9)
+    measured = comparison(of="cost/latency.p50_ms", by="ratio", at_least=0.001)
+    found = estimate(measured, [a], [b], confidence=0.95)
+    assert (found.low, found.high) == (None, None)
+    assert judge(claim(measured), [a, b], confidence=0.95).verdict == "inconclusive"
+
+
+def test_an_exponent_is_that_of_a_power_law(tmp_path: Path) -> None:
+    a, b = [], []
+    for seed in range(2):
+        for steps in (10, 20, 80):
+            a.append(run_of(tmp_path, "a", seed, parameters=3 * steps**2, budget__steps=steps))
+            b.append(run_of(tmp_path, "b", seed, parameters=7 * steps, budget__steps=steps))
+    this = comparison(of="cost/parameters", exponent_over="budget.steps", at_least=1.0, at_most=1.0 + 1e-9)
+    found = estimate(this, a, b, confidence=0.95)
+    assert (found.a, found.b, found.value) == pytest.approx((2.0, 1.0, 1.0))
+    with pytest.raises(ConfigError, match=r"optimizer.lr_ is no number|budget.name is no number"):
+        estimate(comparison(of="cost/parameters", exponent_over="budget.name"), a, b, confidence=0.95)
+
+
+def test_one_refuted_comparison_is_enough_and_many_do_not_refute_by_chance(runs: list[Run]) -> None:
+    holds, fails = comparison(), comparison(name="y", at_least=0.5)
+    assert judge(claim(holds, fails), runs, confidence=0.95).verdict == "not reproduced"
+    beside = comparison(name="y", at_least=0.5, decides=False)
+    assert judge(claim(holds, beside), runs, confidence=0.95).verdict == "reproduced"
+    assert together(["reproduced", "inconclusive"]) == "inconclusive"
+    assert together(["inconclusive", "not run", "reproduced"]) == "not run"
+    narrow = Estimate(value=-1.0, low=-2.0, high=-0.1, a=0.0, b=1.0, seeds=3, basis="seeds")
+    wide = narrow.model_copy(update={"low": -3.0, "high": 0.2})
+    assert side_of(comparison(), narrow, narrow) == "not reproduced"
+    assert side_of(comparison(), narrow, wide) == "inconclusive"
+    found = estimate(comparison(), runs[:3], runs[3:], confidence=0.95)
+    assert found.high is not None
+    just_out = comparison(name="one", at_least=found.high + 1e-6)  # refuted alone, not beside nineteen others
+    assert judge(claim(just_out), runs, confidence=0.95).verdict == "not reproduced"
+    many = [comparison(name=str(i), at_least=-1.0) for i in range(19)]
+    assert judge(claim(just_out, *many), runs, confidence=0.95).verdict == "inconclusive"
+
+
+def test_what_has_not_run_or_failed_is_told(runs: list[Run], tmp_path: Path) -> None:
+    failed = run_of(tmp_path, "good", 3, status="diverged", reason="loss is NaN at step 6")
+    judged = judge(claim(), [*runs, failed], confidence=0.95)
+    assert judged.verdict == "not run"
+    assert judged.outcomes[0].why.startswith("1 run has no score: good x listops")
+    assert judged.failed[0].endswith("diverged: loss is NaN at step 6")
+    judged = judge(claim(), [*runs, planned("poor", 4)], confidence=0.95)
+    assert (judged.verdict, judged.missing, len(judged.ids)) == ("not run", 1, 6)
+
+
+def test_selectors_name_what_is_there(runs: list[Run]) -> None:
+    assert [run.seed for run in chosen(list(reversed(runs)), {"encoder": "good"}, where="")] == [0, 1, 2]
+    assert len(chosen(runs, {"budget.steps": 100}, where="")) == 6
+    assert len(chosen(runs, {"label": None}, where="")) == 6
+    for selector, text in (
+        ({"encoder": "god"}, "x: no run of the study has encoder=god; it has good, poor"),
+        ({"budget.steps": True}, "budget.steps=True; it has 100"),
+        ({"encoder.wdth": 3}, "encoder.wdth=3; it has no such key"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            chosen(runs, selector, where="x")
+    for of in ("test/f1", "cost/parameter", "cost/latency", "cost/latency.p51_ms"):
+        with pytest.raises(ConfigError, match=f"{of}: .* it has"):
+            check(claim(comparison(of=of)), runs)
+    check(claim(comparison(of="cost/latency.p50_ms"), comparison(name="y")), runs)
+
+
+def test_lines_of_a_plot(tmp_path: Path) -> None:
+    runs = [
+        run_of(tmp_path, "a", seed, parameters=steps, value=seed + steps / 100, budget__steps=steps)
+        for steps in (20, 10)
+        for seed in (0, 1)
+    ]
+    curve = Curve(name="c", x="budget.steps", y="test/accuracy", lines={"a": {}})
+    found = line(curve, "a", runs)
+    assert [(dot.x, dot.low, dot.high, dot.seeds) for dot in found.dots] == [(10, 0.1, 1.1, 2), (20, 0.2, 1.2, 2)]
+    assert [dot.y for dot in found.dots] == pytest.approx([0.6, 0.7])
+
+
+def test_the_page_holds_hostile_words_harmlessly(runs: list[Run]) -> None:
+    hostile = "</script><script>alert(1)</script>"
+    this = claim(
+        comparison(name=hostile),
+        title=hostile,
+        curves=[{"name": hostile, "x": "budget.steps", "y": "test/accuracy", "lines": {hostile: {}}}],
+    )
+    html = page.render({"c": this}, {"c": judge(this, runs, confidence=0.95)})
+    assert "<script>alert" not in html
+    assert html.count("<script") == 2
+    assert "reproduced" in html
+    assert page.render({"c": claim()}, {"c": judge(this, runs, confidence=0.95)}).count('class="claim"') == 0
+
+
+def test_verdicts_are_kept_beside_each_other(runs: list[Run], tmp_path: Path) -> None:
+    judged = judge(claim(), runs, confidence=0.95)
+    kept.write(tmp_path, {"b": judged})
+    kept.write(tmp_path, {"a": judged})
+    assert kept.read(tmp_path) == {"a": judged, "b": judged}
+    text = words.table({"a": claim(), "z": claim()}, kept.read(tmp_path))
+    assert text.count("### ") == 1
+    assert "**reproduced**" in text
+    assert "| a - b of test/accuracy | at least 0 | 0.19" in text
+
+
+@pytest.mark.parametrize(
+    "changes, text",
+    [
+        ({"statment": "x"}, "statment"),
+        ({"comparisons": []}, "comparisons"),
+        ({"comparisons": [{"name": "x", "a": {}, "of": "test/accuracy"}]}, "give at_least, at_most or both"),
+        ({"comparisons": [{"name": "x", "a": {}, "of": "accuracy", "at_least": 1.0}]}, "comparisons.0.of"),
+        ({"comparisons": [comparison().model_dump()] * 2}, "two comparisons are named 'x'"),
+        ({"comparisons": [comparison(decides=False).model_dump()]}, "no comparison decides"),
+    ],
+)
+def test_a_file_that_is_no_claim(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(claim().model_dump() | changes))
+    with pytest.raises(ConfigError, match=text):
+        read_claim("mine", [tmp_path])
+
+
+@pytest.mark.parametrize("name", sheet.names())
+def test_a_claim_of_ours_is_about_runs_of_its_study(name: str) -> None:
+    this = read_claim(name)
+    runs = [Run(cell=cell, config=cell.config.model_dump(), entry=None) for cell in plan(this.study).cells]
+    check(this, runs)
+    assert judge(this, runs, confidence=0.95).verdict == "not run"
+
+
+def test_the_page_of_ours_is_made_of_what_is_published() -> None:
+    every = {name: read_claim(name) for name in sheet.names()}
+    verdicts = kept.read(kept.published.PUBLISHED)
+    text = kept.PAGE.read_text()
+    made = kept.published.between(text, kept.BEGIN, kept.END, words.table(every, verdicts), name="claims.md")
+    assert made == text or not verdicts
+
+
+@pytest.mark.slow
+def test_the_command_runs_a_study_and_judges(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+    this = claim(
+        comparison(a={"encoder": "toy"}, b={"encoder": "majority"}, of="test/hits", at_least=-1.0),
+        study="tiny",
+        curves=[{"name": "c", "x": "budget.steps", "y": "test/hits", "lines": {"toy": {"encoder": "toy"}}}],
+    )
+    toy.write("claim/mine.yaml", this.model_dump())
+    arguments = ["--config-dir", str(toy.configs), "claim=mine", ALLOWED]
+    assert command.main([*arguments, "run=false"]) == 1
+    assert "not run" in capsys.readouterr().out
+    assert command.main([*arguments, "encoder=toy,majority"]) == 0
+    out = capsys.readouterr().out
+    assert ": reproduced" in out
+    assert out.splitlines()[-1] == "reports/claims/index.html"
+    assert json.loads(Path("results/claims.json").read_text())["mine"]["verdict"] == "reproduced"
+    before = [path.stat().st_mtime for path in toy.records()]
+    assert command.main([*arguments, "encoder=toy,majority"]) == 0
+    assert [path.stat().st_mtime for path in toy.records()] == before
+    assert command.main([*arguments, "publish=true"]) == 2
+    assert "publish: not with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        ([], "which one? claim=NAME"),
+        (["claim=x", "claims=all"], "which one? claim=NAME"),
+        (["claim=nothing"], "'nothing' is not one of configs/claim"),
+        (["clam=x"], "clam: no such key (did you mean claim"),
+        (["claims=some"], "claims: 'some'"),
+        (["claims=all", "seed=1"], "all takes no seed=1"),
+    ],
+)
+def test_mistakes_are_a_line(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(arguments) == 2
+    said = capsys.readouterr()
+    assert text in said.err
+    assert said.err.count("\n") <= 2
