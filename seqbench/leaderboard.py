@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from seqbench import settings as settings_of
 from seqbench.errors import ConfigError
+from seqbench.garbage import uncollected
 
 if TYPE_CHECKING:
     from seqbench.board.model import Board
@@ -49,6 +50,7 @@ class Settings(BaseModel):
     best_known: dict[str, float]
     wandb: bool
     wandb_project: str
+    index: bool
 
     @field_validator("formats", mode="before")
     @classmethod
@@ -78,7 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())  # a package of the user's, as for train.py
-        for line in make(settings, others, folder):
+        with uncollected():
+            lines = make(settings, others, folder)
+        for line in lines:
             print(line)
     except ConfigError as error:
         print(error, file=sys.stderr)
@@ -127,7 +131,7 @@ def make(settings: Settings, overrides: Sequence[str] = (), config_dir: str | No
 
     asked = study.Asked(study=settings.study, overrides=tuple(overrides), config_dir=config_dir)
     out = Path(settings.out or f"reports/{settings.study or ('sweep' if overrides else 'all')}")
-    found = study.gather(Path(settings.results), asked, out=out)
+    found = study.gather(Path(settings.results), asked, out=out, split=settings.split, index=settings.index)
     plan = found.plan
     if not found.entries and plan is None:
         what = f"no record of the study {settings.study}" if settings.study else "no record"

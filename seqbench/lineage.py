@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from seqbench.record import Record
+from seqbench.memo import Memo
+from seqbench.record import DataFile, Record
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("encoders", "tasks", "seqbench")
@@ -49,34 +50,50 @@ def changes(record: Record, *, now: Mapping[str, str] | None = None) -> Changes:
 
     Data of the user's own can't be told without reading it, which verify does.
     """
-    from seqbench.provenance import packages
+    found = _changes if now is None else _changed_to(now)
+    config = record.config
+    return found(record.code.files, config.get("task"), config.get("encoder"), record.data, record.environment.packages)
 
-    then, here = record.code.files, now or _files_now()
-    moved = sorted(name for name in {*then, *here} if then.get(name) != here.get(name)) if then else []
-    used_task = uses({"tasks.base", *targets(record.config.get("task"))})  # a foreign one stands on the contract, too
-    used_encoder = uses({"encoders.base", *targets(record.config.get("encoder"))})
-    used_harness = {name for name in uses({"seqbench.run"}) if name.startswith("seqbench/")}
-    kinds: dict[str, list[str]] = {"task": [], "encoder": [], "harness": [], "other": []}
-    for name in moved:
-        if name in used_harness:
-            kinds["harness"].append(name)
-        elif name.startswith("tasks/") and name in used_task:
-            kinds["task"].append(name)
-        elif name.startswith("encoders/") and name in (used_encoder | used_task):
-            kinds["encoder"].append(name)
-        else:
-            kinds["other"].append(name)
-    versions = packages()
-    return Changes(
-        **kinds,
-        known=bool(then),
-        data=_cards_changed(record),
-        packages={
-            name: (version, versions.get(name, "not installed"))
-            for name, version in sorted(record.environment.packages.items())
-            if versions.get(name, "not installed") != version
-        },
-    )
+
+def _changed_to(now: Mapping[str, str]) -> Callable[..., Changes]:
+    def found(then: Mapping[str, str], task: Any, encoder: Any, data: list[DataFile], then_packages: Any) -> Changes:
+        from seqbench.provenance import packages
+
+        moved = _moved(then, now)
+        used_task: set[str] = set()
+        used_encoder: set[str] = set()
+        used_harness: set[str] = set()
+        if moved:
+            used_task = uses({"tasks.base", *targets(task)})  # a foreign one stands on the contract, too
+            used_encoder = uses({"encoders.base", *targets(encoder)})
+            used_harness = {name for name in uses({"seqbench.run"}) if name.startswith("seqbench/")}
+        kinds: dict[str, list[str]] = {"task": [], "encoder": [], "harness": [], "other": []}
+        for name in moved:
+            if name in used_harness:
+                kinds["harness"].append(name)
+            elif name.startswith("tasks/") and name in used_task:
+                kinds["task"].append(name)
+            elif name.startswith("encoders/") and name in (used_encoder | used_task):
+                kinds["encoder"].append(name)
+            else:
+                kinds["other"].append(name)
+        versions = packages()
+        return Changes(
+            **kinds,
+            known=bool(then),
+            data=_cards_changed(data),
+            packages={
+                name: (version, versions.get(name, "not installed"))
+                for name, version in sorted(then_packages.items())
+                if versions.get(name, "not installed") != version
+            },
+        )
+
+    return found
+
+
+def _differing(then: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    return sorted(name for name in {*then, *here} if then.get(name) != here.get(name)) if then else []
 
 
 def targets(node: Any) -> set[str]:
@@ -94,18 +111,27 @@ def uses(names: set[str], root: Path = ROOT) -> set[str]:
 
     A file that is gone is not among them, so a renamed module counts as changed where it is imported.
     """
+    return set(_uses(frozenset(names), root))
+
+
+@functools.lru_cache(maxsize=4096)
+def _uses(names: frozenset[str], root: Path) -> frozenset[str]:
     waiting = {file for name in names if (file := _file_of(name, root)) is not None}
     found: set[str] = set()
     while waiting:
         file = waiting.pop()
         found.add(file)
         waiting |= _imported(file, root) - found
-    return found
+    return frozenset(found)
 
 
 @functools.cache
 def _files_now() -> dict[str, str]:
     return files()
+
+
+_moved: Memo[list[str]] = Memo(_differing)
+_changes: Memo[Changes] = Memo(lambda *parts: _changed_to(_files_now())(*parts))
 
 
 @functools.cache
@@ -116,7 +142,12 @@ def _imported(file: str, root: Path) -> frozenset[str]:
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+    waiting: list[Any] = [tree]
+    while waiting:  # statements alone, which is all that an import can stand in
+        node = waiting.pop()
+        for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+            inside = getattr(node, name, ())
+            waiting += inside if isinstance(inside, list) else ()  # a lambda's body is an expression
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -136,10 +167,10 @@ def _file_of(name: str, root: Path) -> str | None:
     return None
 
 
-def _cards_changed(record: Record) -> list[str]:
+def _cards_changed(data: list[DataFile]) -> list[str]:
     cards = _pinned()
     told = []
-    for file in record.data:
+    for file in data:
         known = cards.get(file.url)
         if known is not None and file.sha256 not in known:
             told.append(f"data file {file.name}: sha256 {file.sha256[:12]} then, {min(known)[:12]} now")

@@ -43,7 +43,7 @@ class Store:
     def find(self, run_id: str) -> Record | None:
         """The record of a run; None where there is none. Raises RecordError for one that is damaged or not its own."""
         path = self.folder(run_id) / NAME
-        return self._own(path) if path.is_file() else None
+        return self.own(path) if path.is_file() else None
 
     def written(self, run_id: str) -> float:
         """When a record was written, in seconds of the system's clock; 0 where there is none."""
@@ -53,7 +53,8 @@ class Store:
             return 0.0
 
     @staticmethod
-    def _own(path: Path) -> Record:
+    def own(path: Path) -> Record:
+        """The record in a file. Raises RecordError for one that is damaged or in a folder of another name."""
         record = read(path)
         if record.id != path.parent.name:
             text = f"{path}: is the record of {record.id}, in a folder of another name; {AGAIN}"
@@ -65,7 +66,7 @@ class Store:
         records, damages = [], []
         for path in sorted(self.root.glob(f"*/{NAME}")):
             try:
-                records.append(self._own(path))
+                records.append(self.own(path))
             except RecordError as error:
                 damages.append(Damage(path, str(error)))
         return records, damages

@@ -67,7 +67,8 @@ def notices(found: Sequence[Account], label: str) -> list[str]:
 def leaks(runs: Sequence[Run], label: str) -> list[str]:
     """What the data of a column gives away: from the report beside its records, else what the runs counted."""
     told: dict[str, None] = {}
-    data = {(run.folder.parent, leakage.key_of(run.record.splits)): run.record.splits for run in runs}
+    distinct = {(run.folder.parent, id(run.record.splits)): run for run in runs}.values()
+    data = {(run.folder.parent, leakage.key_of(run.record.splits)): run.record.splits for run in distinct}
     for (results, _), splits in data.items():
         try:
             told |= dict.fromkeys(leakage.warnings_for(results, splits))

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from seqbench.board import critical
 from seqbench.board.comparisons import Pairs
@@ -76,6 +75,7 @@ def standings(
     observed = [_ranks(task, rows, np.zeros((1, len(task.samples))))[0] for task in ranked]
     observed_CK = np.stack(observed, axis=1) if observed else np.empty((len(rows), 0))
     drawn_KRC = [_ranks(task, rows, error_RC) for task, error_RC in zip(ranked, errors, strict=True)]
+    scales = [task.normalised() for task in ranked]
     found = {}
     for c, row in enumerate(rows):
         mine = [k for k in range(len(ranked)) if np.isfinite(observed_CK[c, k])]
@@ -97,7 +97,7 @@ def standings(
                     reach,
                     (0.0, 1.0),
                 )
-        runs = _Runs.of(row, ranked)
+        runs = _Runs.of(row, ranked, scales)
         found[row] = Standing(
             tasks=len(mine),
             rank=rank,
@@ -150,14 +150,31 @@ def _ranks(task: Task, rows: Sequence[str], error_RC: Floats) -> Floats:
     for row in task.last:
         goodness_RC[:, place[row]] = -np.inf
     present = ~np.isnan(goodness_RC[0])
-    goodness_RC[:, present] = stats.rankdata(-unrounded(goodness_RC[:, present]), axis=1)
+    goodness_RC[:, present] = shared_ranks(-unrounded(goodness_RC[:, present]))
     return goodness_RC
+
+
+def shared_ranks(values_RC: Floats) -> Floats:
+    """Ranks from 1 along the last axis, the mean of their places for equal values."""
+    order = np.argsort(values_RC, axis=-1, kind="stable")
+    ordered = np.take_along_axis(values_RC, order, axis=-1)
+    new = np.ones(ordered.shape, dtype=bool)
+    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    last = np.ones_like(new)
+    last[..., :-1] = new[..., 1:]
+    places = np.broadcast_to(np.arange(1, ordered.shape[-1] + 1), ordered.shape)
+    first_place = np.maximum.accumulate(np.where(new, places, 0), axis=-1)
+    backwards = np.where(last, places, ordered.shape[-1] + 1)[..., ::-1]
+    last_place = np.minimum.accumulate(backwards, axis=-1)[..., ::-1]
+    ranks = np.empty(ordered.shape)
+    np.put_along_axis(ranks, order, (first_place + last_place) / 2, axis=-1)
+    return ranks
 
 
 def _reach(row: str, tasks: Sequence[Task], confidence: float) -> float:
     """Quantile of t with the degrees of freedom of all of the row's seeds; of the normal law for one seed a task."""
     freedom = sum(task.samples[row].seeds - 1 for task in tasks if row in task.samples)
-    return float(stats.t.isf((1 - confidence) / 2, freedom if freedom else 1e9))
+    return float(critical.t_isf((1 - confidence) / 2, freedom if freedom else 1e9))
 
 
 def _with_spread(observed_K: Floats, drawn_RK: Floats, reach: float | None, bounds: Ends) -> tuple[float, Ends | None]:
@@ -180,15 +197,14 @@ class _Runs:
     tasks: int
 
     @classmethod
-    def of(cls, row: str, tasks: Sequence[Task]) -> _Runs | None:
+    def of(cls, row: str, tasks: Sequence[Task], scales: Sequence[tuple[float, float] | None]) -> _Runs | None:
         scores: list[float] = []
         weights: list[float] = []
         at: list[int] = []
         of_seed: list[float] = []
         of_examples: list[float] = []
         freedom: list[float] = []
-        for task in tasks:
-            scale = task.normalised()
+        for task, scale in zip(tasks, scales, strict=True):
             sample, failed = task.samples.get(row), task.failed.get(row, 0) + task.last.get(row, 0)
             if scale is None or (sample is None and not failed):
                 continue

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqbench.board.index import FOLDER
+from seqbench.board.reading import Found, read_many
+from seqbench.board.statistics import Kept
 from seqbench.errors import RecordError
 from seqbench.record import Record
 from seqbench.store import NAME, Store
-from seqbench.store import read as read_record
 
 LEFT_OUT = "Left out: "  # begins the notice of a record that can't be read
 
@@ -21,6 +25,7 @@ class Entry:
 
     record: Record
     folder: Path
+    told: tuple[Kept | None, str | None] | None = None  # as examples.read says, where an index knows it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,23 +41,32 @@ class Expected:
     config: dict[str, Any]  # resolved
 
 
-def read(results: Path, ids: Iterable[str] | None = None) -> tuple[list[Entry], list[str]]:
+def read(
+    results: Path, ids: Iterable[str] | None = None, *, split: str = "test", index: bool = False
+) -> tuple[list[Entry], list[str]]:
     """Records under `results` (of these ids, if given), sorted by id, and a sentence for each that can't be read.
 
-    The sentences name files relative to `results`: a board shows no path of the machine that made it.
+    With `index` they are read by way of `<results>/.index/`, which gives the same faster, for a board over `split`. The
+    sentences name files relative to `results`: a board shows no path of the machine that made it.
     """
     store = Store(results)
     if ids is None:
-        records, damages = store.all()
-        told = [damage.reason for damage in damages]
-    else:
-        records, told = [], []
-        for run_id in sorted(set(ids)):
-            path = store.folder(run_id) / NAME
-            try:
-                if path.is_file():
-                    records.append(read_record(path))
-            except RecordError as error:
-                told.append(str(error))
-    entries = [Entry(record=record, folder=store.folder(record.id)) for record in records]
+        with contextlib.suppress(OSError):
+            ids = os.listdir(results)
+    names = sorted({*(ids or ())} - {FOLDER})
+    found: dict[str, Found] = {}
+    if index:
+        reading = read_many(results, names, split)
+        found, names = reading.found, reading.rest
+    told = []
+    for name in names:
+        path = store.folder(name) / NAME
+        try:
+            if path.exists():
+                found[name] = Found(store.own(path), None)
+        except RecordError as error:
+            told.append(str(error))
+    entries = [
+        Entry(record=one.record, folder=store.folder(name), told=one.told) for name, one in sorted(found.items())
+    ]
     return entries, [f"{LEFT_OUT}{text.replace(f'{results}/', '')}" for text in told]

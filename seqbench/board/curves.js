@@ -6,7 +6,7 @@ function drawCurves(data, visible) {
   const task = Number(document.getElementById("curves-task").value), column = data.columns[task];
   const kind = document.getElementById("curves-kind").value, over = document.getElementById("curves-axis").value;
   const runs = data.runs.filter((run) => run.column === task && run.curve[kind] && visible(run.row));
-  legend.replaceChildren(...legendFor(data, runs, visible));
+  legend.replaceChildren(...(data.thinned ? ["One seed of each row. "] : []), ...legendFor(data, runs, visible));
   const lines = runs.filter((run) => !hiddenCurves.has(run.row)).map((run) => lineOf(run, run.curve[kind][over], run.curve[kind].value)).filter((line) => line.xs.length);
   if (!column || !lines.length) return empty(place, "No run of this task has such a curve.");
   const xs = lines.flatMap((line) => line.xs), ys = lines.flatMap((line) => line.ys);

@@ -2,16 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from seqbench.record import Point, Record
 
+if TYPE_CHECKING:
+    from seqbench.board.model import Run
+
 MOST, FEWEST, ALL = 200, 20, 200_000  # points of a curve, at most and at least; points of a page
+LINES = 5000  # curves of a page; of a larger board each cell has that of one seed
 
 
 def limit_for(runs: int) -> int:
     """Points of each curve on a page with so many runs."""
     return max(FEWEST, min(MOST, ALL // max(runs, 1)))
+
+
+def drawn(runs: Sequence[Run]) -> set[int] | None:
+    """The runs (by identity) whose curves a page has: of each cell the one of its first seed; None for all of them."""
+    if len(runs) <= LINES:
+        return None
+    first: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        key = (run.row, run.column)
+        if key not in first or (run.counted, -run.record.seed) > (first[key].counted, -first[key].record.seed):
+            first[key] = run
+    return {id(run) for run in first.values()}
+
+
+def scored(record: Record) -> bool:
+    """Whether there is a curve of a validation score."""
+    return "valid" in curve(record, 2) if record.curves else False
 
 
 def curve(record: Record, limit: int) -> dict[str, dict[str, list[float]]]:

@@ -15,7 +15,7 @@ function detailsOf(data, row, column) {
   const metrics = [...new Set(runs.flatMap((run) => Object.values(run.record.scores).flatMap((split) => Object.keys(split))))];
   const head = ["Seed", "Status", ...metrics.map((metric) => `${metric}`), "Best step", "Ended", "Record", ""];
   for (const run of runs) {
-    const button = make("button", { type: "button" }, "config and record");
+    const button = run.shared ? make("button", { type: "button" }, "config and record") : make("span");
     const line = make("tr", {},
       make("td", {}, String(run.seed)),
       make("td", {}, run.status.replaceAll("_", " ") + (run.reason ? `: ${run.reason}` : "")),
@@ -45,11 +45,13 @@ function metricOf(data, run, metric, column) {
 }
 
 function texts(data, run) {
+  const again = run.again ? make("p", {}, "Again: ", make("code", {}, run.again)) : null;
+  if (!run.shared) return [again, make("p", { class: "hint" }, "On a board of so many runs, config and record stand in the record's own file.")].filter(Boolean);
   const shared = Object.fromEntries(Object.entries(run.shared).map(([name, number]) => [name, data.parts[number]]));
   const record = { ...run.record, ...shared };
   const config = `seed: ${run.seed}\n${data.parts[run.config]}`;
   const pair = make("div", { class: "pair" },
     make("div", {}, make("p", {}, `Resolved config, seed ${run.seed}`), make("pre", { class: "config", tabindex: 0 }, config)),
     make("div", {}, make("p", {}, "Record, without its config and curves"), make("pre", { class: "record", tabindex: 0 }, JSON.stringify(record, null, 2))));
-  return [run.again ? make("p", {}, "Again: ", make("code", {}, run.again)) : null, pair].filter(Boolean);
+  return [again, pair].filter(Boolean);
 }

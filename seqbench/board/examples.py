@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seqbench.board.collect import Entry
-from seqbench.board.statistics import Examples, Floats
+from seqbench.board.statistics import Examples, Floats, Kept
 from seqbench.record import Record
+
+if TYPE_CHECKING:
+    from seqbench.board.collect import Entry
 
 PREFIX = "tasks.metrics."
 
 
-def read(entry: Entry, split: str, metric: str | None = None) -> tuple[Examples | None, str | None]:
+def read(entry: Entry, split: str, metric: str | None = None) -> tuple[Examples | Kept | None, str | None]:
     """Statistics of a metric (None: the headline one) over the split, or None and a sentence that says why not.
 
     They are used only if the file is the one that the record names (sha256) and if they give the recorded score
     again; so an interval never belongs to other predictions than its score.
     """
-    record = entry.record
+    if entry.told is not None and metric in (None, entry.record.headline):
+        return entry.told
+    data: bytes | None = None
+    if entry.record.predictions is not None:
+        with contextlib.suppress(OSError):
+            data = (entry.folder / entry.record.predictions.path).read_bytes()
+    return of(entry.record, data, split, metric)
+
+
+def of(
+    record: Record, data: bytes | None, split: str, metric: str | None = None
+) -> tuple[Examples | None, str | None]:
+    """As read, of the bytes of the predictions file; None where there is none that can be read."""
     if record.predictions is None:
         return None, "the record names no predictions file"
     name = metric or record.headline or ""
     score = record.scores[split][name]
-    path = entry.folder / record.predictions.path
-    try:
-        data = path.read_bytes()
-    except OSError:
+    if data is None:
         return None, f"{record.predictions.path} is missing"
     if hashlib.sha256(data).hexdigest() != record.predictions.sha256:
         return None, f"{record.predictions.path} is not the file that the record names (its sha256 differs)"
@@ -88,7 +100,7 @@ def _columns(data: bytes, split: str, metric: str) -> dict[str, Floats] | str:
         names = [name for name in file.schema_arrow.names if name.startswith(f"{metric}/")]
         if not names or not {"split", "row"} <= set(file.schema_arrow.names):
             return f"the predictions hold no statistics of {metric}"
-        table = file.read(columns=["split", "row", *names])
+        table = file.read(columns=["split", "row", *names], use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         return f"the predictions can't be read: {error}"
     mine = np.flatnonzero(pc.equal(table["split"], split).to_numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from seqbench.board.collect import Entry, Expected
 from seqbench.board.identity import Flat
 from seqbench.board.model import Column, Row
 from seqbench.board.text import Scale
+from seqbench.memo import Memo
+from seqbench.record import SplitFacts, TaskFacts
 
 
 @dataclass(slots=True)
@@ -74,20 +77,23 @@ def columns_of(items: Sequence[Item], split: str) -> list[Column]:
     for item in items:
         by_label.setdefault(item.task_label, []).append(item)
     columns = []
+    flatten, frozen, facts_of = Memo(identity.flatten), Memo(identity.frozen), Memo(_data_facts)
+    nothing: dict[str, Any] = {}
     for label, members in sorted(by_label.items()):
         places = _places(members)
-        flats = [identity.flatten(item.config.get("task", {})) for item in members]
-        flats = _without_seeds([_without(flat, places) for flat in flats], members)
-        bases = [identity.frozen(flat) for flat in flats]
-        facts = [_data_facts(item, split) for item in members]
+        without = Memo(functools.partial(_without, places=places))
+        flats = [without(flatten(item.config.get("task", nothing))) for item in members]
+        flats = _without_seeds(flats, members)
+        bases = [frozen(flat) for flat in flats]
+        facts = [_facts_of(item, split, facts_of) for item in members]
         common: dict[str, Counter[str]] = {}
         for base, fact in zip(bases, facts, strict=True):
             if fact is not None:
-                common.setdefault(base, Counter())[identity.frozen(fact)] += 1
+                common.setdefault(base, Counter())[frozen(fact)] += 1
         keyed: dict[str, tuple[Flat, list[Item]]] = {}
         for item, flat, base, fact in zip(members, flats, bases, facts, strict=True):
             # a run without finished data (failed, not run) goes where its task's finished ones are
-            key = identity.frozen(fact) if fact else common[base].most_common(1)[0][0] if base in common else ""
+            key = frozen(fact) if fact else common[base].most_common(1)[0][0] if base in common else ""
             keyed.setdefault(f"{base} {key}", ({**flat, **(fact or {})}, []))[1].append(item)
         groups = sorted(keyed.values(), key=lambda group: identity.frozen(group[0]))
         for (_, group), words in zip(groups, identity.distinctions([flat for flat, _ in groups]), strict=True):
@@ -98,22 +104,27 @@ def columns_of(items: Sequence[Item], split: str) -> list[Column]:
     return columns
 
 
-def _data_facts(item: Item, split: str) -> Flat | None:
+def _facts_of(item: Item, split: str, of: Memo[Flat]) -> Flat | None:
     if item.entry is None or split not in item.entry.record.splits:
         return None
-    record = item.entry.record
-    facts = record.splits[split]
-    return {"version": record.task.version, "data_version": record.task.data_version, "examples": facts.sha256}
+    return of(item.entry.record.task, item.entry.record.splits[split])
+
+
+def _data_facts(task: TaskFacts, facts: SplitFacts) -> Flat:
+    return {"version": task.version, "data_version": task.data_version, "examples": facts.sha256}
 
 
 def _places(members: Sequence[Item]) -> set[str]:
     """Names of the files that the records were made of, as far as they are files of the user's own."""
-    data = [fact for item in members if item.entry for fact in item.entry.record.data]
+    lists = {id(item.entry.record.data): item.entry.record.data for item in members if item.entry}
+    data = [fact for facts in lists.values() for fact in facts]
     return {fact.name for fact in data if fact.url == f"file:{fact.name}"}
 
 
 def _without(flat: Flat, places: set[str]) -> Flat:
     """Without what says where such a file lies: what it holds is known by its checksum."""
+    if not places:
+        return flat
     return {key: v for key, v in flat.items() if not (isinstance(v, str) and PurePath(v).name in places)}
 
 
@@ -141,17 +152,26 @@ def rows_of(items: Sequence[Item]) -> list[Row]:
         by_label.setdefault(item.label, []).append(item)
     known = {item.encoder: item.entry.record.encoder.family for item in items if item.entry}
     rows = []
+    setup, frozen = identity.setups(), Memo(identity.frozen)
     for label, members in sorted(by_label.items()):
-        flats = [{**identity.setup(item.config), "encoder": item.encoder} for item in members]
+        named: dict[tuple[int, str], Flat] = {}
+        flats = []
+        for item in members:
+            flat = setup(item.config)
+            flats.append(named.setdefault((id(flat), item.encoder), {**flat, "encoder": item.encoder}))
         flats = _without_seeds(flats, members)
         # What differs between tasks alone (a budget per task) makes no second row; what differs within one does.
         keys: dict[str, None] = {}
-        for column in dict.fromkeys(item.column for item in members):
-            mine = [flat for flat, item in zip(flats, members, strict=True) if item.column == column]
+        by_column: dict[str, list[Flat]] = {}
+        for flat, item in zip(flats, members, strict=True):
+            by_column.setdefault(item.column, []).append(flat)
+        for mine in by_column.values():
             keys |= dict.fromkeys(identity.varying(mine))
+        pick = Memo(functools.partial(_picked, keys=list(keys)))
         grouped: dict[str, tuple[Flat, list[Item]]] = {}
-        for item, chosen in zip(members, identity.pick(flats, keys), strict=True):
-            grouped.setdefault(identity.frozen(chosen), (chosen, []))[1].append(item)
+        for item, flat in zip(members, flats, strict=True):
+            chosen = pick(flat)
+            grouped.setdefault(frozen(chosen), (chosen, []))[1].append(item)
         groups = sorted(grouped.values(), key=lambda group: identity.frozen(group[0]))
         for (_, group), words in zip(groups, identity.distinctions([flat for flat, _ in groups]), strict=True):
             name = f"{label} ({words})" if words else label
@@ -179,6 +199,13 @@ def _without_seeds(flats: list[Flat], members: Sequence[Item]) -> list[Flat]:
     """Leaves named `seed` that follow the run's seed in all members say nothing of the set-up."""
     if len({item.seed for item in members}) < 2:
         return flats
-    keys = {key for flat in flats for key in flat if key.rsplit(".", 1)[-1] == "seed"}
+    distinct = {id(flat): flat for flat in flats}.values()
+    keys = {key for flat in distinct for key in flat if key.rsplit(".", 1)[-1] == "seed"}
     follow = {k for k in keys if all(f.get(k) == item.seed for f, item in zip(flats, members, strict=True))}
+    if not follow:
+        return flats
     return [{key: value for key, value in flat.items() if key not in follow} for flat in flats]
+
+
+def _picked(flat: Flat, keys: Sequence[str]) -> Flat:
+    return identity.pick([flat], keys)[0]

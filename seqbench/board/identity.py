@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 Flat = dict[str, Any]
@@ -57,6 +57,27 @@ def setup(config: Mapping[str, Any]) -> Flat:
     return in_force({key: value for key, value in flat.items() if key not in NOT_A_SETUP})
 
 
+class Sections:
+    """A function of some of a config's sections, worked out once for all configs that have the same ones."""
+
+    def __init__(self, make: Callable[[dict[str, Any]], Flat], *, wanted: Callable[[str], bool]) -> None:
+        self._make, self._wanted = make, wanted
+        self._results: dict[tuple[Any, ...], tuple[Any, Flat]] = {}
+
+    def __call__(self, config: Mapping[str, Any]) -> Flat:
+        """The result for a config; the same object for the same sections."""
+        mine = {key: value for key, value in config.items() if self._wanted(key)}
+        key = (*mine, *map(id, mine.values()))
+        if key not in self._results:
+            self._results[key] = mine, self._make(mine)  # with the sections, so that no identity comes twice
+        return self._results[key][1]
+
+
+def setups() -> Sections:
+    """`setup` of many configs."""
+    return Sections(setup, wanted=lambda key: key not in NOT_A_ROW)
+
+
 def in_force(flat: Flat) -> Flat:
     """Without keys that say nothing: newer ones that are not used, what was solved, what was tuned.
 
@@ -96,6 +117,7 @@ def typed(value: Any) -> str:
 
 def varying(items: Sequence[Flat]) -> list[str]:
     """Keys whose value is not the same in all items, in order of first appearance."""
+    items = list({id(item): item for item in items}.values())
     if len(items) < 2:
         return []
     keys = list(dict.fromkeys(key for item in items for key in item))

@@ -20,7 +20,7 @@ import yaml
 from seqbench.board import text, words
 from seqbench.board.aggregates import LEVELS
 from seqbench.board.costs import COSTS
-from seqbench.board.curves import curve, limit_for
+from seqbench.board.curves import curve, drawn, limit_for, scored
 from seqbench.board.model import Board, Cell, Column, Run
 from seqbench.board.tuned import shown
 
@@ -34,6 +34,7 @@ SCRIPTS = (
     "details.js",
     "board.js",
 )  # inlined in this order
+DETAILED = 1000  # runs of a page that has the config and record of each; those of a larger one are linked alone
 REPEATED = ("code", "environment", "data", "splits")  # the same in many records, embedded once
 
 
@@ -69,14 +70,22 @@ def render(board: Board, *, out: Path) -> str:
 
 def _curved(board: Board) -> str | None:
     """The first column that has a learning curve of a score: what the figure opens on."""
-    drawn = {run.column for run in board.runs if "valid" in curve(run.record, 2)}
-    return next((column.id for column in board.columns if column.id in drawn), None)
+    by_column: dict[str, list[Run]] = {}
+    for run in board.runs:
+        by_column.setdefault(run.column, []).append(run)
+    there = (c.id for c in board.columns if any(scored(run.record) for run in by_column.get(c.id, ())))
+    return next(there, None)
 
 
 def payload(board: Board, *, out: Path) -> dict[str, Any]:
     """What the page's own script draws from."""
     parts = _Parts()
     limit = limit_for(len(board.runs))
+    detailed, lines = len(board.runs) <= DETAILED, drawn(board.runs)
+    where = {
+        folder: os.path.relpath(folder, out).replace(os.sep, "/")
+        for folder in {run.folder.parent for run in board.runs}
+    }
     rows = {row.id: i for i, row in enumerate(board.rows)}
     columns = {column.id: i for i, column in enumerate(board.columns)}
     machines = words.machines(board)
@@ -119,7 +128,15 @@ def payload(board: Board, *, out: Path) -> dict[str, Any]:
             for cell in board.cells.values()
             if cell.state != "not planned"
         ],
-        "runs": [_run(run, rows, columns, parts, out, limit) for run in board.runs],
+        "runs": [
+            {
+                **_run(run, rows, columns, f"{where[run.folder.parent]}/{run.folder.name}/record.json"),
+                "curve": curve(run.record, limit) if lines is None or id(run) in lines else {},
+                **(_details(run, parts) if detailed else _outline(run)),
+            }
+            for run in board.runs
+        ],
+        "thinned": lines is not None,
         "parts": parts.values,
         "split": board.split,
         "machines": [f"{letter}: {machine}" for machine, letter in machines.items()],
@@ -173,13 +190,7 @@ def _column(column: Column) -> dict[str, Any]:
     }
 
 
-def _run(
-    run: Run, rows: dict[str, int], columns: dict[str, int], parts: _Parts, out: Path, limit: int
-) -> dict[str, Any]:
-    record = json.loads(run.record.model_dump_json(exclude={"config", "curves"}))  # writes NaN as null
-    shared = {name: parts.number(record.pop(name)) for name in REPEATED}
-    config = {key: value for key, value in run.record.config.items() if key != "seed"}
-    path = os.path.relpath(run.folder / "record.json", out).replace(os.sep, "/")
+def _run(run: Run, rows: dict[str, int], columns: dict[str, int], path: str) -> dict[str, Any]:
     return {
         "row": rows[run.row],
         "column": columns[run.column],
@@ -191,11 +202,26 @@ def _run(
         "path": path,
         "href": quote(path),
         "again": _again(run.record.overrides) if run.record.overrides else None,
-        "config": parts.number(lambda: _yaml(config), key="config " + json.dumps(config, sort_keys=True, default=str)),
-        "record": record,
-        "shared": shared,
-        "curve": curve(run.record, limit),
     }
+
+
+def _details(run: Run, parts: _Parts) -> dict[str, Any]:
+    """The record and its config, whole."""
+    record = json.loads(run.record.model_dump_json(exclude={"config", "curves"}))  # writes NaN as null
+    shared = {name: parts.number(record.pop(name)) for name in REPEATED}
+    config = {key: value for key, value in run.record.config.items() if key != "seed"}
+    number = parts.number(lambda: _yaml(config), key="config " + json.dumps(config, sort_keys=True, default=str))
+    return {"config": number, "record": record, "shared": shared}
+
+
+def _outline(run: Run) -> dict[str, Any]:
+    """What the table of a cell's runs shows of the record."""
+    scores = {
+        split: {name: {"value": score.value} for name, score in found.items()}
+        for split, found in run.record.scores.items()
+    }
+    record = run.record
+    return {"record": {"id": record.id, "best_step": record.best_step, "ended": record.ended, "scores": scores}}
 
 
 def _yaml(config: dict[str, Any]) -> str:

@@ -175,9 +175,14 @@ def _with_facts(column: Column, records: Sequence[Any], split: str) -> Column:
 def _unequal(records: Sequence[Any]) -> dict[str, Counter[Any]]:
     """Settings of the race that differ down a column, floors aside."""
     trained = [record for record in records if record.encoder.family != "trivial"]
-    flats = [identity.flatten({k: record.config[k] for k in RACE if k in record.config}) for record in trained]
-    flats = [{k: v for k, v in identity.in_force(flat).items() if k not in identity.NOT_A_SETUP} for flat in flats]
+    race = identity.Sections(_race, wanted=RACE.__contains__)
+    flats = [race(record.config) for record in trained]
     return {key: Counter(identity.show(flat.get(key), key) for flat in flats) for key in identity.varying(flats)}
+
+
+def _race(sections: dict[str, Any]) -> identity.Flat:
+    flat = identity.in_force(identity.flatten({key: sections[key] for key in RACE if key in sections}))
+    return {key: value for key, value in flat.items() if key not in identity.NOT_A_SETUP}
 
 
 def _labels_a_step(records: Sequence[Any]) -> list[float]:

@@ -6,12 +6,14 @@ score[s, i] = mean + seed[s] + example[i] + rest[s, i], seeds crossed with examp
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import ndtri  # scipy.stats takes four tenths of a second to import
 
 from seqbench.board import critical
 
@@ -73,11 +75,33 @@ class Examples:
         return np.asarray(contributions - contributions.mean())
 
 
-def blocks(size: int) -> list[NDArray[np.int64]]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """Of Examples what a sample needs, as an index kept it."""
+
+    size: int
+    group: str
+    values: NDArray[Any] | None  # (N,) of a score that is their mean
+    added: Floats | None  # contributions of any other
+
+    def __len__(self) -> int:
+        return self.size
+
+    def contributions(self) -> Floats:
+        """As those of Examples, to the bit."""
+        if self.values is None:
+            assert self.added is not None
+            return self.added
+        values = self.values.astype(np.float64)
+        return np.asarray(values - values.mean())
+
+
+@functools.lru_cache(maxsize=64)
+def blocks(size: int) -> tuple[NDArray[np.int64], ...]:
     """The examples in at most BLOCKS blocks, drawn once and for all by their number: the same for all runs."""
     if size <= BLOCKS:
-        return list(np.arange(size)[:, None])
-    return np.array_split(np.random.default_rng(size).permutation(size), BLOCKS)
+        return tuple(np.arange(size)[:, None])
+    return tuple(np.array_split(np.random.default_rng(size).permutation(size), BLOCKS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +147,7 @@ class Sample:
         return max(float(self.examples_G.var(ddof=1)) / len(self.examples_G) - self.noise, 0.0)
 
 
-def sample_of(scores: Sequence[float], runs: Sequence[Examples | None]) -> Sample:
+def sample_of(scores: Sequence[float], runs: Sequence[Examples | Kept | None]) -> Sample:
     """The sample of a cell; runs over other examples than the first that has any count as without."""
     told = [run.contributions() for run in runs if run is not None and len(run) > 1]
     groups = [run.group for run in runs if run is not None and len(run) > 1]
@@ -173,7 +197,7 @@ def _wilson(
     if spread <= 0:  # 0 % or 100 %: nothing varies, and as many examples as there are say so
         if sample.examples_G is None:  # by a rounding
             return sample.mean, sample.mean
-        size, reach = float(len(sample.examples_G)), float(stats.norm.isf((1 - confidence) / 2))
+        size, reach = float(len(sample.examples_G)), float(-ndtri((1 - confidence) / 2))
     elif variance <= 0:
         return sample.mean, sample.mean
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import shlex
@@ -12,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from seqbench.board import identity
-from seqbench.board.collect import Entry, Expected, read
+from seqbench.board import collect, identity
+from seqbench.board.collect import Entry, Expected
 from seqbench.board.unfit import unfit
 from seqbench.errors import ConfigError
 from seqbench.store import write_atomic
@@ -76,20 +77,22 @@ class Gathered:
     others: str = ""  # records of the same study that its plan does not name: how many, and how to see them
 
 
-def gather(results: Path, asked: Asked, *, out: Path) -> Gathered:
+def gather(results: Path, asked: Asked, *, out: Path, split: str = "test", index: bool = False) -> Gathered:
     """Records of a plan (of a study that has none any more, those that name it), or all.
 
-    Raises ConfigError for a study without plan and without records, and for a sweep that can't be planned.
+    `split` and `index` are those of collect.read. Raises ConfigError for a study without plan and without records, and
+    for a sweep that can't be planned.
     """
+    read = functools.partial(collect.read, results, split=split, index=index)
     if not asked.anything:
-        entries, problems = read(results)
+        entries, problems = read()
         return Gathered(entries=entries, notices=problems, plan=None, left_out=unfit(entries))
     try:
         plan = planned(asked, out=out)
     except ConfigError as error:
         if asked.study is None or asked.overrides:
             raise
-        entries, problems = read(results)
+        entries, problems = read()
         mine = [entry for entry in entries if asked.study in entry.record.studies]
         if not mine:
             raise
@@ -99,9 +102,9 @@ def gather(results: Path, asked: Asked, *, out: Path) -> Gathered:
         )
         return Gathered(entries=mine, notices=[why, *problems], plan=None, left_out=unfit(mine))
     if asked.study is None:
-        entries, problems = read(results, [cell.id for cell in plan.cells])
+        entries, problems = read([cell.id for cell in plan.cells])
         return Gathered(entries=entries, notices=problems, plan=plan, left_out=plan.left_out)
-    every, problems = read(results)
+    every, problems = read()
     ids = {cell.id for cell in plan.cells}
     entries = [entry for entry in every if entry.record.id in ids]
     strangers = [entry for entry in every if entry.record.id not in ids and asked.study in entry.record.studies]

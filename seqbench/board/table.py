@@ -35,11 +35,11 @@ def build(
     columns = columns_of(items, split)
     rows = rows_of(items)
     built, cells, samples = [], {}, {}
+    places: dict[str, dict[str, list[Item]]] = {column.id: {row.id: [] for row in rows} for column in columns}
+    for item in items:
+        places[item.column][item.row].append(item)
     for column in columns:
-        there: dict[str, list[Item]] = {row.id: [] for row in rows}
-        for item in items:
-            if item.column == column.id:
-                there[item.row].append(item)
+        there = places[column.id]
         finished, mine, samples[column.id] = score_column(
             column, there, split, method.confidence, planned=expected is not None
         )
@@ -54,11 +54,13 @@ def build(
     runs = [run_of(item, split) for item in items if item.entry]
     runs.sort(key=lambda run: (run.column, run.row, run.record.seed))
     counted = [run for run in runs if run.counted]
-    built = [_accounted(column, [r for r in counted if r.column == column.id]) for column in built]
-    built = [_compared(column, rows, counted) for column in built]
     scored: dict[tuple[str, str], list[Run]] = {}
+    in_column: dict[str, list[Run]] = {column.id: [] for column in built}
     for run in counted:
         scored.setdefault((run.row, run.column), []).append(run)
+        in_column[run.column].append(run)
+    built = [_accounted(column, in_column[column.id]) for column in built]
+    built = [_compared(column, rows, scored) for column in built]
     for key, group in scored.items():
         cells[key] = replace(cells[key], marks=marks.of_cell([(run.record, run.folder) for run in group]))
     summary = summarise(rows, built, cells, samples, method, known or {})
@@ -90,13 +92,12 @@ def _accounted(column: Column, runs: Sequence[Run]) -> Column:
     return replace(column, accounts=found, notices=(*column.notices, *told))
 
 
-def _compared(column: Column, rows: Sequence[Row], counted: Sequence[Run]) -> Column:
+def _compared(column: Column, rows: Sequence[Row], scored: Mapping[tuple[str, str], Sequence[Run]]) -> Column:
     """The column with what its rows were given: sizes, budgets, trials; floors aside."""
     mine = {
         row.id: (row.label, records)
         for row in rows
-        if not row.trivial
-        and (records := [run.record for run in counted if run.column == column.id and run.row == row.id])
+        if not row.trivial and (records := [run.record for run in scored.get((row.id, column.id), ())])
     }
     told = budgets.notices([records for _, records in mine.values()], column.label)
     told += tuned.notices(mine, column.label)

@@ -51,7 +51,8 @@ def card(name: str) -> Card:
         near = get_close_matches(name, card_names(), n=1)
         meant = f" (did you mean {near[0]}?)" if near else ""
         raise DataError(f"no data set {name!r}{meant}; pinned are: {', '.join(card_names())}")
-    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the C one is ten times as fast
+    content: dict[str, Any] = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
     files = tuple(FileFact(**file) for file in content.pop("files", []))
     listing, prefix = content.pop("listing", None), content.pop("url_prefix", None)
     if listing is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from seqbench import leaderboard
-from seqbench.board import study
+from seqbench.board import collect, study
 from seqbench.board.collect import Expected
 from seqbench.errors import ConfigError
 from seqbench.store import Store
@@ -94,7 +94,7 @@ def test_mistakes_are_told_in_a_line(
 
 
 def plan_of(*seeds: int) -> study.Planned:
-    records = {record.record.seed: record.record for record in study.read(Path("results"))[0]}
+    records = {record.record.seed: record.record for record in collect.read(Path("results"))[0]}
     cells = [
         Expected(
             id=records[seed].id if seed in records else f"new{seed}",
