@@ -34,9 +34,7 @@ def read(entry: Entry, split: str, metric: str | None = None) -> tuple[Examples 
     return of(entry.record, data, split, metric)
 
 
-def of(
-    record: Record, data: bytes | None, split: str, metric: str | None = None
-) -> tuple[Examples | None, str | None]:
+def of(record: Record, data: bytes | None, split: str, metric: str | None = None) -> tuple[Examples | None, str | None]:
     """As read, of the bytes of the predictions file; None where there is none that can be read."""
     if record.predictions is None:
         return None, "the record names no predictions file"
