@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,16 +20,19 @@ from torch import nn
 from encoders.base import Encoder
 from encoders.trivial import Trivial
 from seqbench import cost, invariance, match, predictions, process, provenance, randomness
-from seqbench.build import build_encoder, judge
+from seqbench.build import build_encoder, is_trivial, judge
 from seqbench.casualty import cluster_of, oom_kills, saved_in
 from seqbench.config import RunConfig
 from seqbench.course import Progress
+from seqbench.crew import RankFailed, size_of, summoned, threads_of
 from seqbench.errors import ConfigError, RecordError, Unwritable
 from seqbench.facts import device_of, facts, now
-from seqbench.fit import Fitted, batching_of, fit
+from seqbench.fit import Fitted, fit, parts_of_first_epoch
 from seqbench.health import Deadline, Diverged, TimedOut
 from seqbench.loggers import About, Sink, check_account, open_sinks
+from seqbench.place import placed
 from seqbench.progress import Bar, Event, Lines, Watch, ignore
+from seqbench.ranks import ALONE, Ranks
 from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status, TuningFacts
 from seqbench.resume import Checkpoints, State, weights
 from seqbench.store import Store, reason_of, write_atomic
@@ -60,10 +64,17 @@ class Attempt:
         self.config, self.task, self.store = config, task, store
         self.folder = store.folder(run_id)
         self.watch = watch or _bar(config, task, note)
+        self.ranks = ALONE
+        self.size = 1 if is_trivial(config) else size_of(config, placed())
         self.deadline = Deadline(config.trainer.time_limit)
         self.oom_kills = oom_kills()
         self.sinks: list[Sink] = []
-        self.found = facts(config, task, run_id, known, jobs=jobs) | {"tuning": tuning}
+        place = placed() if self.size > 1 else None
+        nodes = place.nodes if place else 1
+        self.threads = threads_of(config, self.size, nodes)
+        self.found = facts(
+            config, task, run_id, known, threads=self.threads, jobs=jobs, devices=self.size, nodes=nodes
+        ) | {"tuning": tuning}
         self.withhold = withhold  # a trial: the test split is not read
         self.progress = Progress(started=self.found.pop("started"))
         self.checkpoints = Checkpoints(self.folder / "checkpoints", _stamp(self.found))
@@ -82,10 +93,11 @@ class Attempt:
             with (
                 process.signals() as came,
                 self.deadline.enforced(),
-                process.settings(threads=self.config.trainer.threads, deterministic=self.config.deterministic),
+                process.settings(threads=self.threads, deterministic=self.config.deterministic),
             ):
                 self._guarded(self._begin)
-                self._work()
+                with self._ranks() as self.ranks:
+                    self._work()
                 process.hold(firmly=True)  # a record of a finished run is not taken back
                 record = self._write("finished")
             self.checkpoints.clear()
@@ -119,6 +131,9 @@ class Attempt:
     def _begin(self) -> None:
         self.progress.resumed = self.checkpoints.begin(self.progress.started)
 
+    def _ranks(self) -> AbstractContextManager[Ranks]:
+        return nullcontext(ALONE) if self.size == 1 else summoned(self.config, withhold=self.withhold)
+
     # -- what is done ----------------------------------------------------------------------------------------------
     def _work(self) -> None:
         config, task = self.config, self.task
@@ -127,7 +142,7 @@ class Attempt:
         randomness.seed_all(randomness.derive(config.seed, "data"))
         task.setup(withhold=self.withhold)
         self.found["splits"] = provenance.split_facts(task)
-        encoder = self._encoder()
+        encoder = make_encoder(config, task)
         self.found["encoder"] = self.found["encoder"].model_copy(update={"family": encoder.family})
         given: dict[str, dict[int, Any]]
         if isinstance(encoder, Trivial):
@@ -173,7 +188,7 @@ class Attempt:
         del self.found["splits"]["test"]
         scores = task.score("valid", fitted.evaluator.run("valid").predictions)
         self.found["scores"] = {"valid": {name: _score_facts(score) for name, score in scores.items()}}
-        plan = plan_batches(task.lengths("train"), batching_of(config), seed=config.seed, epoch=0, shuffle=True)
+        plan = parts_of_first_epoch(config, task.lengths("train"), feed.loader.share)
         with randomness.isolated(fitted.evaluator.seed):
             operations = cost.flops_training(fitted.evaluator, plan, feed.padded)
         measured: dict[str, Any] = {
@@ -184,17 +199,6 @@ class Attempt:
             "wall_seconds": self.progress.look(),
         }
         self.found["cost"] = Cost(**measured)
-
-    def _encoder(self) -> Encoder:
-        """The encoder and, in the task, the head: each a function of the seed alone."""
-        config, task = self.config, self.task
-        randomness.seed_all(randomness.derive(config.seed, "encoder"))
-        encoder = build_encoder(config, task.spec)
-        names = config.names
-        judge(encoder, task, task.spec, encoder_name=names.encoder, task_name=names.task)
-        randomness.seed_all(randomness.derive(config.seed, "head"))
-        task.attach(encoder)
-        return encoder
 
     def _fit(self, encoder: Encoder) -> Fitted:
         config = self.config
@@ -222,6 +226,7 @@ class Attempt:
             sinks=self.sinks,
             watch=self.watch,
             deadline=self.deadline,
+            ranks=self.ranks,
         )
 
     def _state(self, encoder: Encoder) -> State | None:
@@ -236,10 +241,9 @@ class Attempt:
 
     def _cost(self, encoder: Encoder, fitted: Fitted, examples_per_second: float) -> dict[str, Any]:
         config, task, progress, feed = self.config, self.task, self.progress, fitted.feed
-        plan = functools.partial(plan_batches, epoch=0)
         lengths = {split: task.lengths(split) for split in ("train", "test")}
-        train = plan(lengths["train"], batching_of(config), seed=config.seed, shuffle=True)
-        test = plan(lengths["test"], fitted.evaluator.batching, seed=0, shuffle=False)
+        train = parts_of_first_epoch(config, lengths["train"], feed.loader.share)
+        test = plan_batches(lengths["test"], fitted.evaluator.batching, seed=0, epoch=0, shuffle=False)
         trained = progress.train_seconds > 0
         with randomness.isolated(fitted.evaluator.seed):
             latency = cost.latency(fitted.evaluator)
@@ -274,6 +278,11 @@ class Attempt:
             saved = self.progress.saved
             healthy = "no checkpoint before that" if saved is None else f"last healthy checkpoint: step {saved}"
             return self._write("diverged", f"{error}; {healthy}", error.step)
+        if isinstance(error, RankFailed):
+            if error.trace:
+                self._guarded(lambda: write_atomic(self.folder / "error.log", error.trace.encode()))
+            step = self.progress.step + 1 if error.step is None else error.step
+            return self._write(error.status, str(error), step)
         if isinstance(error, TimedOut):
             return self._write("timed_out", f"{error}; the same command goes on", self.progress.step)
         reason = "\n".join(f"{type(error).__name__}: {error}".strip().splitlines()[:2])[:400]
@@ -326,14 +335,27 @@ def check_machine(config: RunConfig) -> None:
     if trainer.accelerator == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("trainer.accelerator: mps, but torch finds no such device here; use trainer=cpu")
     check_account(config.logger.model_dump(exclude_none=True))
-    if trainer.devices not in (1, "auto"):
-        raise ConfigError(f"trainer.devices: {trainer.devices}; a run uses one device so far, use 1")
-    key = "batch_tokens" if budget.batch_size is None else "batch_size"
-    size = getattr(budget, key)
-    if size % trainer.accumulate:
+    ranks = 1 if is_trivial(config) else size_of(config, placed())
+    if ranks > 1 and trainer.accelerator == "mps":
+        raise ConfigError(f"trainer.devices: {ranks}, but a machine has one mps device; use 1")
+    if device_of(config) == "cuda" and placed() is None and ranks > torch.cuda.device_count():
+        raise ConfigError(f"trainer.devices: {ranks}, but torch finds {torch.cuda.device_count()} here")
+    if budget.batch_size is not None and ranks * trainer.accumulate > budget.batch_size:
         raise ConfigError(
-            f"trainer.accumulate: budget.{key}, {size}, cannot be cut into {trainer.accumulate} equal parts"
+            f"trainer.devices: {ranks} ranks x trainer.accumulate {trainer.accumulate} are more parts than a step has "
+            f"rows, budget.batch_size {budget.batch_size}; use fewer"
         )
+
+
+def make_encoder(config: RunConfig, task: Task) -> Encoder:
+    """The encoder and, in the task, the head: each a function of the seed alone."""
+    randomness.seed_all(randomness.derive(config.seed, "encoder"))
+    encoder = build_encoder(config, task.spec)
+    names = config.names
+    judge(encoder, task, task.spec, encoder_name=names.encoder, task_name=names.task)
+    randomness.seed_all(randomness.derive(config.seed, "head"))
+    task.attach(encoder)
+    return encoder
 
 
 def _stamp(found: dict[str, Any]) -> dict[str, str]:
@@ -345,6 +367,7 @@ def _stamp(found: dict[str, Any]) -> dict[str, str]:
         "device": environment.device,
         "platform": environment.platform,
         "threads": str(environment.threads),
+        "ranks": str(environment.devices),
         "source": found["code"].source_sha256[:12],
     }
 

@@ -23,6 +23,7 @@ from seqbench.compose import CONFIG_NAME, config_loader, find_plugins, names_of,
 from seqbench.config import load_config
 from seqbench.errors import ConfigError
 from seqbench.garbage import uncollected
+from seqbench.place import placed
 
 USER_ERROR, SOME_FAILED, INTERRUPTED = 2, 1, 130
 
@@ -153,5 +154,7 @@ def _job(cfg: DictConfig) -> int:
     outcome = run(config)
     from seqbench.report import describe
 
-    print(describe(outcome.record, Path(config.results), skipped=outcome.skipped))
+    place = placed()
+    if place is None or place.rank == 0:
+        print(describe(outcome.record, Path(config.results), skipped=outcome.skipped))
     return 0 if outcome.record.status == "finished" else SOME_FAILED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
@@ -12,13 +12,15 @@ import pytorch_lightning as pl
 import torch
 
 from seqbench import process, randomness
-from seqbench.evaluation import Evaluator
+from seqbench.accord import Accord
+from seqbench.evaluation import Evaluation, Evaluator
 from seqbench.feed import Feed
-from seqbench.health import Deadline, Diverged, TimedOut, above, check_loss
+from seqbench.health import AgreedTimedOut, Deadline, Diverged, TimedOut, above, check_loss
 from seqbench.limits import Meter
 from seqbench.loggers import Sink
 from seqbench.module import Module
 from seqbench.progress import Event, Watch
+from seqbench.ranks import ALONE, Ranks
 from seqbench.record import Point
 from seqbench.resume import Checkpoints, State, weights
 from tasks.base import Task
@@ -112,6 +114,9 @@ class Course(pl.Callback):
     comes within a step waits for its end; in an evaluation it doesn't, and the resumed run begins with that evaluation.
     Lightning's own loops begin anew in a resumed run, with a feed that is shorter; so nothing rests on how they
     restore themselves.
+
+    Ranks go through the same course side by side and decide alike: by what they have exchanged (`accord`), and by the
+    scores of the first one, which alone has `checkpoints` and writes.
     """
 
     def __init__(
@@ -121,15 +126,17 @@ class Course(pl.Callback):
         meter: Meter,
         feed: Feed,
         evaluator: Callable[[pl.Trainer], Evaluator],
-        checkpoints: Checkpoints,
+        checkpoints: Checkpoints | None,
         sinks: list[Sink],
         watch: Watch,
         progress: Progress,
         state: State | None,
         random_states: dict[str, Any],
         deadline: Deadline,
+        ranks: Ranks = ALONE,
+        accord: Accord | None = None,
     ) -> None:
-        self.deadline = deadline
+        self.deadline, self.ranks, self.accord = deadline, ranks, accord
         self.plan, self.meter, self.feed, self.evaluator = plan, meter, feed, evaluator
         self.checkpoints, self.sinks, self.watch = checkpoints, sinks, watch
         self.state = state  # until optimizer, schedule and loss scaling have taken theirs from it
@@ -183,20 +190,45 @@ class Course(pl.Callback):
         self.progress.pending = due
         self.feed_state = self.feed.state_dict()
         self.whole = True
-        self.watch(Event(kind="step", step=step, steps=step if over else self.meter.steps(step)))
+        self._tell(Event(kind="step", step=step, steps=step if over else self.meter.steps(step)))
         process.release()
+        if self.accord is not None and self.accord.stop is not None:
+            process.hold(firmly=True)
+            raise process.Agreed(self.accord.stop)
         if due:
             self.evaluate(trainer, pl_module, over=over)
-        elif self.plan.save_every is not None and time.perf_counter() - self.saved_at >= self.plan.save_every:
+        elif self._save_due():
             process.hold()
             self._save(trainer, pl_module)
             process.release()
         if not over:
+            self._check_time()
+
+    def _save_due(self) -> bool:
+        if self.accord is not None:
+            return self.accord.save
+        return self.plan.save_every is not None and time.perf_counter() - self.saved_at >= self.plan.save_every
+
+    def _check_time(self) -> None:
+        """Raise TimedOut, on all ranks, where the limit was reached."""
+        if self.accord is None:
             self.deadline.check()
+        elif self.accord.late:
+            raise AgreedTimedOut(str(self.deadline.error()) if self.ranks.first_one else "the time limit is over")
+
+    def _tell(self, event: Event) -> None:
+        """Tell who watches. With other ranks, who wants to stop this one stops all of them."""
+        try:
+            self.watch(event)
+        except process.Stopped as error:
+            if self.accord is None:
+                raise
+            process.note(str(error))
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save before the training is left, if that is between two steps; else the last checkpoint counts."""
-        if isinstance(exception, LEAVES) and self.whole and self.progress.step > self.saved_step:
+        leaves = LEAVES if self.accord is None else (process.Agreed, AgreedTimedOut)  # all ranks at once
+        if isinstance(exception, leaves) and self.whole and self.progress.step > self.saved_step:
             assert isinstance(pl_module, Module)
             process.hold(firmly=True)
             self._save(trainer, pl_module)
@@ -209,7 +241,10 @@ class Course(pl.Callback):
         values = torch.stack([loss.float() for loss, _ in module.losses]).tolist()
         items = [number for _, number in module.losses]
         module.losses.clear()
-        parts = self.plan.accumulate
+        parts = self.plan.accumulate * self.ranks.size
+        if self.ranks.several:  # of each part of a batch in turn, as one process would have had them
+            told = self.ranks.everywhere((values, items))
+            values, items = (_in_turn(lists) for lists in zip(*told, strict=True))
         for i in range(0, len(values), parts):
             self._judge(self.checked_step + 1 + i // parts, values[i : i + parts], items[i : i + parts])
         for value, number in zip(values, items, strict=True):
@@ -218,8 +253,9 @@ class Course(pl.Callback):
 
     def _judge(self, step: int, losses: list[float], items: list[int]) -> None:
         """Raise Diverged for a step's losses that are not finite, or that explode."""
-        for loss in losses:
-            check_loss(step, loss)
+        for loss, number in zip(losses, items, strict=True):
+            if number or not self.ranks.several:
+                check_loss(step, loss)
         progress = self.progress
         loss = _mean(sum(loss * number for loss, number in zip(losses, items, strict=True)), sum(items))
         if progress.first_loss is None:
@@ -241,9 +277,9 @@ class Course(pl.Callback):
         values = {"train/loss": _mean(progress.curve_sum, progress.curve_items), "train/lr": self._lr(trainer)}
         task: Task = module.task
         evaluation = self.evaluator(trainer).run("valid", limit=self.plan.eval_limit)
-        scores = task.score("valid", evaluation.predictions, limit=self.plan.eval_limit)
-        values |= {"valid/loss": evaluation.loss} | {f"valid/{name}": score.value for name, score in scores.items()}
-        headline = scores[task.headline.name].value
+        scores = self.ranks.first(lambda: self._scores(task, evaluation))
+        values |= {"valid/loss": evaluation.loss} | {f"valid/{name}": value for name, value in scores.items()}
+        headline = scores[task.headline.name]
         gain = progress.is_gain(headline, task.headline.best)
         process.hold()
         self.whole = False
@@ -259,21 +295,34 @@ class Course(pl.Callback):
         self._log(values)
         progress.curve_sum, progress.curve_items, progress.pending = 0.0, 0, False
         if gain and self.plan.keep_best:
-            self.checkpoints.save_best(progress.step, {"step": progress.step, "weights": weights(module)})
+            self._save_best(module)
         self._save(trainer, module)
         self.whole = True
         trainer.should_stop = progress.stopped or over
-        self.watch(Event(kind="valid", step=progress.step, steps=self.meter.steps(progress.step), values=finite))
+        self._tell(Event(kind="valid", step=progress.step, steps=self.meter.steps(progress.step), values=finite))
         self.meter.start()
         process.release()
+
+    def _scores(self, task: Task, evaluation: Evaluation) -> dict[str, float]:
+        scores = task.score("valid", evaluation.predictions, limit=self.plan.eval_limit)
+        return {name: score.value for name, score in scores.items()}
+
+    def _save_best(self, module: Module) -> None:
+        if self.checkpoints is not None:
+            step = self.progress.step
+            self.checkpoints.save_best(step, {"step": step, "weights": weights(module)})
 
     def _save(self, trainer: pl.Trainer, module: Module) -> None:
         self._collect(module)
         self._account()
         check_weights(module, self.progress.step)
         self.progress.saved = self.progress.step
-        self.checkpoints.save_last(self._state(trainer, module))
+        state = self._state(trainer, module)
+        if self.checkpoints is not None:
+            self.checkpoints.save_last(state)
         self.saved_step, self.saved_at = self.progress.step, time.perf_counter()
+        if self.accord is not None:
+            self.accord.saved_at, self.accord.save = self.saved_at, False
 
     def _state(self, trainer: pl.Trainer, module: Module) -> State:
         optimizer, schedule, precision = (
@@ -285,14 +334,16 @@ class Course(pl.Callback):
                 trainer.precision_plugin.state_dict(),
             )
         )
+        random, *others = self.ranks.gathered(self.random_states or randomness.take())
         return {
             "weights": weights(module),
             "optimizer": optimizer,
             "schedule": schedule,
             "precision": precision,
-            "random": self.random_states or randomness.take(),
+            "random": random,
             "feed": self.feed_state,
             "progress": self.progress.state(),
+            **({"others": others} if others else {}),
         }
 
     def _begin(self) -> None:
@@ -315,6 +366,11 @@ class Course(pl.Callback):
     def _lr(self, trainer: pl.Trainer) -> float:
         groups = self.state["optimizer"]["param_groups"] if self.state else trainer.optimizers[0].param_groups
         return float(groups[0]["lr"])
+
+
+def _in_turn(lists: Iterable[list[Any]]) -> list[Any]:
+    """The first of each list, then the second of each."""
+    return [one for each in zip(*lists, strict=True) for one in each]
 
 
 def _mean(total: float, items: int) -> float:

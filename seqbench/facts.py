@@ -17,12 +17,22 @@ from tasks.base import Task
 
 
 def facts(
-    config: RunConfig, task: Task, run_id: str, known: Record | None, *, threads: int | None = None, jobs: int = 1
+    config: RunConfig,
+    task: Task,
+    run_id: str,
+    known: Record | None,
+    *,
+    threads: int | None = None,
+    jobs: int = 1,
+    devices: int = 1,
+    nodes: int = 1,
 ) -> dict[str, Any]:
     """Fields of a Record by name. `known` is the record that there is already, whose studies are kept.
 
     `threads` are those of the process that the run is in (None: this one's), `jobs` how many runs the machine has at
-    once. Raises ConfigError for a `_target_` that can't be imported.
+    once, `devices` the ranks that it has on `nodes` machines.
+
+    Raises ConfigError for a `_target_` that can't be imported.
     """
     names = config.names
     target = str(config.encoder["_target_"])
@@ -53,7 +63,9 @@ def facts(
         "code": provenance.code().model_copy(update={"own": own_sources(config)}),
         "environment": provenance.environment(
             device=device_of(config),
-            devices=1,
+            devices=devices,
+            nodes=nodes,
+            strategy="single" if devices == 1 else strategy_of(config),
             threads=config.trainer.threads or threads or torch.get_num_threads(),
             precision=config.trainer.precision,
             deterministic=config.deterministic,
@@ -61,6 +73,11 @@ def facts(
         ),
         "started": now(),
     }
+
+
+def strategy_of(config: RunConfig) -> str:
+    """How several ranks share a training: ddp or fsdp."""
+    return "ddp" if config.trainer.strategy == "auto" else config.trainer.strategy
 
 
 def device_of(config: RunConfig) -> str:

@@ -37,8 +37,11 @@ class Feed:
     of the batch which was trained on last.
     """
 
-    def __init__(self, loader: Loader, count: int, *, packed: bool = False) -> None:
+    def __init__(self, loader: Loader, count: int, *, packed: bool = False, shared: bool = False) -> None:
         self.loader, self.count, self.packed = loader, count, packed
+        self.shared = shared  # with other ranks: what is given out counts when all have said theirs (seqbench.accord)
+        self.weighs = True  # the part that was given out last; False: it is there to keep step with other ranks
+        self.own = 0, 0  # real and padded positions given out since `take`
         self.waited = 0.0  # seconds in which training had nothing to do
         self.real = 0  # positions given out
         self.padded = 0  # the same, with the padding that was worked on
@@ -65,9 +68,20 @@ class Feed:
                 process.release()
             self.waited += time.perf_counter() - start
             real, padded = count_positions(batch, packed=self.packed)
-            self.real += real
-            self.padded += padded
+            self.weighs = self.loader.weighs()
+            if not self.weighs:
+                real = padded = 0
+            if self.shared:
+                self.own = self.own[0] + real, self.own[1] + padded
+            else:
+                self.real += real
+                self.padded += padded
             yield batch
+
+    def take(self) -> tuple[int, int]:
+        """Real and padded positions that this rank has given out since the last time."""
+        own, self.own = self.own, (0, 0)
+        return own
 
     def _first(self, iterator: Iterator[Any]) -> Any:
         """An epoch's first batch. Starting worker processes draws a number; dropout shall not depend on that."""

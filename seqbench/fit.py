@@ -10,25 +10,31 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch.optim import Optimizer
 
 from encoders.base import Encoder
-from seqbench import cost, randomness
+from seqbench import cost, process, randomness
+from seqbench.accord import Accord
 from seqbench.build import build
 from seqbench.config import RunConfig
 from seqbench.course import Course, Plan, Progress
+from seqbench.errors import ConfigError
 from seqbench.evaluation import Evaluator
 from seqbench.feed import Feed
 from seqbench.health import Deadline
 from seqbench.limits import Meter
 from seqbench.loggers import Sink, log_every
 from seqbench.module import Module
+from seqbench.placement import placement
 from seqbench.progress import Event, Watch
+from seqbench.ranks import ALONE, Ranks
 from seqbench.resume import Checkpoints, State, weights
 from tasks.base import DataError, Task
-from tasks.loading import Batching, Loader, plan_batches
+from tasks.loading import Batching, Loader, Share, plan_batches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,11 +47,16 @@ class Fitted:
 
 
 def batching_of(config: RunConfig) -> Batching:
-    """How training batches are cut: a step's rows (or positions) in as many parts as are accumulated."""
-    parts, budget = config.trainer.accumulate, config.budget
-    if budget.batch_size is not None:
-        return Batching(rows=budget.batch_size // parts)
-    return Batching(tokens=(budget.batch_tokens or 0) // parts)
+    """How a step's batch is made, the same for any number of parts and ranks that it is cut into."""
+    if config.budget.batch_size is not None:
+        return Batching(rows=config.budget.batch_size)
+    return Batching(tokens=config.budget.batch_tokens)
+
+
+def parts_of_first_epoch(config: RunConfig, lengths: NDArray[np.int64], share: Share) -> list[NDArray[np.int64]]:
+    """Rows of each part that a rank trains on in the first epoch."""
+    plan = plan_batches(lengths, batching_of(config), seed=config.seed, epoch=0, shuffle=True)
+    return [part for batch in plan for part in share.cut(batch)]
 
 
 def fit(
@@ -53,25 +64,35 @@ def fit(
     task: Task,
     encoder: Encoder,
     *,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | None,
     state: State | None,
     progress: Progress,
     sinks: list[Sink],
     watch: Watch,
     deadline: Deadline,
+    ranks: Ranks = ALONE,
 ) -> Fitted:
     """Train until the budget is spent or patience ends, and return the module with the weights to be tested.
 
     `state` is the last checkpoint, if there is one; `progress` is filled with what it says and goes on from there.
     Raises health.Diverged for a loss that is not finite or explodes, health.TimedOut where `deadline` is reached.
+
+    Of several ranks each calls this; they meet here. Only the first one has `checkpoints`, a `state`, `sinks` and a
+    deadline, and raises TimedOut or process.Agreed for all.
     """
     budget = config.budget
+    share = Share(parts=config.trainer.accumulate, rank=ranks.rank, ranks=ranks.size)
     loader = task.loader(
-        "train", batching=batching_of(config), seed=config.seed, shuffle=True, workers=config.trainer.workers
+        "train",
+        batching=batching_of(config),
+        seed=config.seed,
+        shuffle=True,
+        workers=config.trainer.workers,
+        share=share,
     )
     if not len(loader):
         raise DataError("task.data: the train split gives no batch")
-    feed = Feed(loader, 0, packed=encoder.packed)
+    feed = Feed(loader, 0, packed=encoder.packed, shared=ranks.several)
     meter = Meter(
         budget=budget,
         accumulate=config.trainer.accumulate,
@@ -79,6 +100,10 @@ def fit(
         progress=progress,
         step_tokens=float(loader.lengths.sum()) / len(loader) * config.trainer.accumulate,
     )
+    accord = None
+    if ranks.several:
+        check_cut(encoder, task, ranks.size)
+        accord = Accord(ranks=ranks, feed=feed, meter=meter, deadline=deadline, save_every=config.trainer.save_every)
     module = Module(
         encoder=encoder,
         task=task,
@@ -86,15 +111,19 @@ def fit(
         optimizer=partial(_optimizer, config),
         factor=partial(meter.factor, schedule=config.schedule),
         accumulate=config.trainer.accumulate,
+        exchange=accord.exchange if accord else None,
+        weighs=lambda: feed.weighs,
     )
+    ranks.join()
+    state = ranks.first(lambda: state)
     if budget.flops is not None:
-        meter.per_position = _operations(config, module, loader)
-    random_states = _random_states(config.seed)
+        meter.per_position = ranks.first(lambda: _operations(config, module, loader))
+    random_states = _random_states(config.seed, ranks.rank, state)
     if state:
         module.load_state_dict(state["weights"])
         progress.take_up(state["progress"])
-        random_states = state["random"]
         feed.load_state_dict(state["feed"])
+        meter.agreed = progress.train_seconds if ranks.several else None
     course = Course(
         plan=Plan(
             accumulate=config.trainer.accumulate,
@@ -108,7 +137,7 @@ def fit(
         ),
         meter=meter,
         feed=feed,
-        evaluator=lambda trainer: _evaluator(config, module, trainer),
+        evaluator=lambda trainer: _evaluator(config, module, trainer, ranks),
         checkpoints=checkpoints,
         sinks=sinks,
         watch=watch,
@@ -116,10 +145,12 @@ def fit(
         state=state,
         random_states=random_states,
         deadline=deadline,
+        ranks=ranks,
+        accord=accord,
     )
     watch(Event(kind="start", step=progress.step, steps=meter.steps(progress.step)))
-    with _quiet():
-        trainer = _trainer(config, course)
+    with _quiet(), process.deferred(until_agreed=ranks.several):
+        trainer = _trainer(config, course, ranks)
         if progress.pending:
             module.to(trainer.strategy.root_device)
             course.evaluate(trainer, module, over=meter.share() >= 1)
@@ -129,15 +160,31 @@ def fit(
     module.to(trainer.strategy.root_device)
     if budget.select == "best":
         assert progress.best_step is not None
-        module.load_state_dict(checkpoints.load_best(progress.best_step))
-    return Fitted(module=module, evaluator=_evaluator(config, module, trainer), feed=feed)
+        best = progress.best_step
+        module.load_state_dict(ranks.first(lambda: _best(checkpoints, best)))
+    return Fitted(module=module, evaluator=_evaluator(config, module, trainer, ranks), feed=feed)
 
 
-def _trainer(config: RunConfig, course: Course) -> pl.Trainer:
+def _best(checkpoints: Checkpoints | None, step: int) -> dict[str, torch.Tensor]:
+    assert checkpoints is not None
+    return checkpoints.load_best(step)
+
+
+def check_cut(encoder: Encoder, task: Task, ranks: int) -> None:
+    """Raise ConfigError for a model whose step is more than the sum of its rows', and so can't be cut among ranks."""
+    for module in (*encoder.modules(), *task.modules()):
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            raise ConfigError(
+                f"trainer.devices: {ranks} ranks would each normalise by their own part of a batch: "
+                f"{type(encoder).__name__} has {type(module).__name__}; use one device (trainer=cpu, trainer=gpu)"
+            )
+
+
+def _trainer(config: RunConfig, course: Course, ranks: Ranks) -> pl.Trainer:
     settings = config.trainer
     return pl.Trainer(
         accelerator=settings.accelerator,
-        devices=settings.devices,
+        **placement(config, ranks),
         precision=settings.precision,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,
@@ -153,8 +200,9 @@ def _trainer(config: RunConfig, course: Course) -> pl.Trainer:
     )
 
 
-def _evaluator(config: RunConfig, module: Module, trainer: pl.Trainer) -> Evaluator:
+def _evaluator(config: RunConfig, module: Module, trainer: pl.Trainer, ranks: Ranks) -> Evaluator:
     return Evaluator(
+        ranks=ranks,
         task=module.task,
         encoder=module.encoder,
         batching=Batching(tokens=config.budget.eval_batch_tokens),
@@ -182,16 +230,24 @@ def _operations(config: RunConfig, module: Module, loader: Loader) -> float:
         workers=0,
         seed=randomness.derive(config.seed, "evaluation"),
     )
-    first = plan_batches(loader.lengths, loader.batching, seed=config.seed, epoch=0, shuffle=True)
+    first = parts_of_first_epoch(config, loader.lengths, loader.share)
     with randomness.isolated(evaluator.seed):
         counted = cost.flops_training(evaluator, first, 1)
     module.load_state_dict(before)
     return counted
 
 
-def _random_states(seed: int) -> dict[str, Any]:
-    """The states that a training begins with."""
-    randomness.seed_all(randomness.derive(seed, "training"))
+def _random_states(seed: int, rank: int, state: State | None) -> dict[str, Any]:
+    """The states that a training begins with, or goes on with: each rank has its own, so dropout differs between parts.
+
+    A rank that a checkpoint of fewer ranks does not know begins with numbers of its own.
+    """
+    saved = [state["random"], *state.get("others", ())] if state else []
+    if rank < len(saved):
+        found: dict[str, Any] = saved[rank]
+        return found
+    since = f" from step {state['progress']['step']}" if state else ""
+    randomness.seed_all(randomness.derive(seed, f"training{f' of rank {rank}' if rank else ''}{since}"))
     return randomness.take()
 
 
@@ -209,4 +265,6 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"GPU available but not used")
         # under SLURM without srun: a run is one process by itself
         warnings.filterwarnings("ignore", message=r"The `srun` command is available")
+        # gloo has no deterministic variant to choose, nor another one
+        warnings.filterwarnings("ignore", message=r".*gloo.*", category=UserWarning)
         yield

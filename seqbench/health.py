@@ -26,6 +26,10 @@ class TimedOut(Exception):
     """A run that takes longer than it may."""
 
 
+class AgreedTimedOut(TimedOut):
+    """The same on all ranks, after the same step."""
+
+
 def check_loss(step: int, loss: float) -> None:
     """Raise Diverged for a loss that is not finite."""
     if not math.isfinite(loss):

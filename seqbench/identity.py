@@ -33,8 +33,8 @@ BUDGET_WITHOUT = (
     *("match", "target", "vary", "count", "tolerance", "matched"),  # what they solve stands in the encoder's node
 )
 BUDGET_IF_SET = ("tokens", "flops", "seconds")  # came later: runs of before keep their ids
-# Not hashed: accelerator, devices, workers, threads (where it runs, not what: the record names the machine), progress,
-# logger, label, task_label, results, rerun, allowed, names, study, overrides.
+# Not hashed: accelerator, devices, nodes, strategy, workers, threads (where it runs, not what: the record names the
+# machine), progress, logger, label, task_label, results, rerun, allowed, names, study, overrides.
 
 
 def run_id(config: RunConfig, task: Task) -> str:
@@ -88,8 +88,8 @@ def _put(found: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def _accumulation(config: RunConfig) -> dict[str, Any]:
-    """How a step's parts are weighed, if there are several: a mean over items, not one of the parts' means."""
-    return {"accumulate_by": "items"} if config.trainer.accumulate > 1 else {}
+    """How a step's parts are made and weighed, if there are several: cut from one batch, a mean over all its items."""
+    return {"accumulate_by": "items of a batch"} if config.trainer.accumulate > 1 else {}
 
 
 def digest(value: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from seqbench.config import RunConfig
 from seqbench.errors import ConfigError
+from seqbench.place import placed
 
 ROOM = 2**30  # bytes of memory that a small run takes with torch and Lightning, rounded up
 
@@ -21,7 +22,7 @@ def lanes(configs: Sequence[RunConfig]) -> int:
     given = {config.jobs for config in configs}
     if len(given) > 1:
         raise ConfigError(f"jobs: {', '.join(map(str, sorted(given, key=str)))}; a sweep has one number of jobs")
-    if not given:
+    if not given or placed() is not None:  # ranks of a launcher share one cell after the other
         return 1
     jobs = given.pop()
     number = jobs if isinstance(jobs, int) else _auto(configs)
@@ -31,7 +32,12 @@ def lanes(configs: Sequence[RunConfig]) -> int:
 def _auto(configs: Sequence[RunConfig]) -> int:
     if any(_on_accelerator(config) for config in configs):
         return 1
-    return min(cores() // max(config.trainer.threads or 1 for config in configs), _room())
+    return min(cores() // max((config.trainer.threads or 1) * _ranks(config) for config in configs), _room())
+
+
+def _ranks(config: RunConfig) -> int:
+    """Processes of a run."""
+    return config.trainer.devices if isinstance(config.trainer.devices, int) else 1
 
 
 def cores() -> int:

@@ -36,6 +36,7 @@ class Meter:
     step_tokens: float  # expected of a step, before one is done
     per_position: float = 0.0  # operations of a position; for a budget in flops alone
     since: float | None = field(default=None, init=False)  # when the clock was started; None: it stands
+    agreed: float | None = field(default=None, init=False)  # seconds that count, where several ranks must agree on them
 
     @property
     def kind(self) -> Kind:
@@ -61,7 +62,11 @@ class Meter:
         if budget.flops is not None:
             return self.per_position * self.feed.padded / budget.flops
         assert budget.seconds is not None
-        return self._seconds() / budget.seconds
+        return (self._seconds() if self.agreed is None else self.agreed) / budget.seconds
+
+    def clock(self) -> float:
+        """Seconds in training steps until now, by this process's clock."""
+        return self._seconds()
 
     def batches_left(self) -> int:
         """Batches that the feed must have; 0 if the budget is spent."""

@@ -21,7 +21,9 @@ class Module(pl.LightningModule):
 
     With `train="head"` the encoder is frozen and stays in evaluation mode (a probe). With `accumulate` a step's loss
     is the mean over all items of its batches, so a batch weighs as many items as it has (and so do the encoder's
-    auxiliary losses, which are means over a batch). Raises ValueError where nothing is left to train.
+    auxiliary losses, which are means over a batch). So it is with several ranks, which have parts of each batch:
+    `exchange` tells the items of each one's; gradients, which Lightning averages over ranks, are those of the whole.
+    `weighs` tells of the batch under way whether it counts. Raises ValueError where nothing is left to train.
     """
 
     def __init__(
@@ -33,14 +35,17 @@ class Module(pl.LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         factor: Callable[[int], float],
         accumulate: int,
+        exchange: Callable[[int], list[int]] | None = None,
+        weighs: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__()
+        self.exchange, self.weighs = exchange, weighs
         self.encoder, self.task = encoder, task
         self.frozen = train == "head"
         self.optimizer, self.factor = optimizer, factor
         self.accumulate = accumulate
         self.shares: list[float] = []  # of the batches of this step: items, in those of the first one
-        self.unit = 1
+        self.unit = 1.0
         self.losses: list[tuple[Tensor, int]] = []  # detached, of the batches since somebody last emptied it
         if self.frozen:
             encoder.requires_grad_(False)
@@ -58,14 +63,17 @@ class Module(pl.LightningModule):
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of a batch, (), times its share in the step where several make one."""
         output = self.task(self.encoder, batch)
-        self.losses.append((output.loss.detach(), output.items))
+        items = output.items if self.weighs() else 0
+        self.losses.append((output.loss.detach(), items))
         loss: Tensor = output.loss
+        everyone = [items] if self.exchange is None else self.exchange(items)
+        mean = sum(everyone) / len(everyone)
         if self.accumulate == 1:
-            return loss
+            return loss if self.exchange is None else loss * (items / max(mean, 1e-9))
         if len(self.shares) in (0, self.accumulate):
-            self.shares, self.unit = [], max(1, output.items)
-        self.shares.append(output.items / self.unit)  # near 1: half-precision gradients keep their size
-        return loss * self.shares[-1]
+            self.shares, self.unit = [], max(1.0, mean)
+        self.shares.append(mean / self.unit)  # near 1: half-precision gradients keep their size
+        return loss * (items / self.unit)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make the sum of gradients a mean over items: Lightning has divided it by the number of batches."""

@@ -19,12 +19,17 @@ class Stopped(BaseException):
     """SIGINT or SIGTERM, as an exception; not KeyboardInterrupt, for which Lightning ends the process."""
 
 
+class Agreed(Stopped):
+    """The same on all ranks of a run, after the same step."""
+
+
 @dataclass
 class _Signals:
     """Signals are the process's, so this is, too."""
 
     held: bool = False  # note the first one, for release()
     firmly: bool = False  # note all of them
+    deferred: bool = False  # note the first one, whatever is held or released
     noted: str | None = None  # name of the first one that came, until it has been heeded
     handler: Callable[[int, FrameType | None], None] | None = None  # while signals() listens
     numbers: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGTERM)  # it listens to
@@ -32,7 +37,7 @@ class _Signals:
 
     def clear(self) -> None:
         """Nothing held, nothing noted."""
-        self.held = self.firmly = False
+        self.held = self.firmly = self.deferred = False
         self.noted = None
 
 
@@ -58,9 +63,36 @@ def release() -> None:
     So does one that came in a destructor or the like, where an exception is lost.
     """
     _signals.held = _signals.firmly = False
-    if _signals.noted:
+    if _signals.noted and not _signals.deferred:
         hold(firmly=True)
         raise Stopped(_signals.noted)
+
+
+def note(name: str) -> None:
+    """As if a signal of this name had come where it waits."""
+    _signals.noted = _signals.noted or name
+
+
+def waits() -> bool:
+    """Whether a signal waits for the ranks to agree."""
+    return _signals.deferred
+
+
+@contextmanager
+def deferred(*, until_agreed: bool) -> Iterator[None]:
+    """With `until_agreed` the first signal waits here, through every release(), for the ranks to agree on a step.
+
+    Who leaves in peace with one that waits gets it then.
+    """
+    if not until_agreed:
+        yield
+        return
+    _signals.deferred = True
+    try:
+        yield
+    finally:
+        _signals.deferred = False
+    release()
 
 
 def reclaim() -> None:
@@ -108,7 +140,9 @@ def signals() -> Iterator[list[str]]:
         if os.getpid() != owner:  # worker processes inherit this; they end with their parent
             return
         name = signal.Signals(number).name
-        wait = _signals.held and (_signals.firmly or _signals.patient or _signals.noted is None)
+        wait = (_signals.held or _signals.deferred) and (
+            (_signals.held and _signals.firmly) or _signals.patient or _signals.noted is None
+        )
         _signals.noted = _signals.noted or name
         if wait or _in_destructor(frame):
             return

@@ -89,7 +89,15 @@ def _git(*arguments: str) -> str | None:
 
 # -- machine -----------------------------------------------------------------------------------------------------------
 def environment(
-    *, device: str, devices: int, threads: int, precision: str, deterministic: bool, jobs: int = 1
+    *,
+    device: str,
+    devices: int,
+    threads: int,
+    precision: str,
+    deterministic: bool,
+    jobs: int = 1,
+    nodes: int = 1,
+    strategy: str = "single",
 ) -> Environment:
     """The machine as this process sees it; `device` is torch's name of the kind: cpu, cuda."""
     return Environment(
@@ -98,6 +106,8 @@ def environment(
         machine_class=machine_class(device, devices, threads, jobs),
         device=device,
         devices=devices,
+        nodes=nodes,
+        strategy=strategy,
         threads=threads,
         jobs=jobs,
         precision=precision,
@@ -113,7 +123,8 @@ def machine_class(device: str, devices: int, threads: int, jobs: int = 1) -> str
         import torch
 
         return f"{devices} x {torch.cuda.get_device_name()}{beside}"
-    return f"{cpu_model()}, {threads} thread{'s' if threads != 1 else ''}{beside}"
+    number = f"{devices} x " if devices > 1 else ""
+    return f"{number}{cpu_model()}, {threads} thread{'s' if threads != 1 else ''}{beside}"
 
 
 @functools.cache

@@ -179,7 +179,9 @@ class Environment(_Part):
     platform: str
     machine_class: str = Field(description="device or CPU model, count, threads, jobs: what makes costs comparable")
     device: str
-    devices: int
+    devices: int = Field(description="ranks: processes that shared the training, a device each")
+    nodes: int = Field(default=1, description="machines")
+    strategy: str = Field(default="single", description="single, ddp, fsdp: how several devices share a training")
     threads: int
     jobs: int = Field(default=1, description="runs that the machine had at once, this one included")
     precision: str

@@ -31,6 +31,7 @@ NAMES = {  # of what a stamp tells, in words
     "device": "the device",
     "platform": "the platform",
     "threads": "the number of threads",
+    "ranks": "the number of ranks",
     "source": "the source of SeqBench",
 }
 

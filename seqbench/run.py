@@ -17,11 +17,14 @@ from seqbench.garbage import uncollected
 from seqbench.identity import run_id
 from seqbench.labels import as_asked
 from seqbench.match import matched
+from seqbench.place import placed
 from seqbench.progress import Watch, ignore
 from seqbench.record import Record
 from seqbench.standing import UNDONE, stands
 from seqbench.store import Store
 from seqbench.tuning import check, is_tuned, tuned, without_floors
+
+FAILED, INTERRUPTED = 2, 130  # exit codes, as seqbench.cli's
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,32 @@ def run(
     Raises ConfigError, DataError, RecordError (Claimed among them) for what is the user's to mend; no record is
     written then. What goes wrong in training is a record's status. An interrupt is a status, too, and is raised
     again as KeyboardInterrupt; the same command then goes on from the last checkpoint.
+
+    As a rank of several that a launcher has started: the first one does this, the others do their part of it and then
+    return the same, or raise SystemExit with the first one's code.
     """
+    if placed() is None:
+        return _run(config, watch=watch, jobs=jobs, trial=trial, note=note)
+    from seqbench.crew import is_follower, leading
+
+    if is_follower():
+        from seqbench.follower import follow
+
+        outcome = follow()
+        if not isinstance(outcome, Outcome):
+            raise SystemExit(outcome)
+        return outcome
+    with leading() as said:
+        said[0] = FAILED
+        try:
+            said[0] = outcome = _run(config, watch=watch, jobs=jobs, trial=trial, note=note)
+        except KeyboardInterrupt:
+            said[0] = INTERRUPTED
+            raise
+    return outcome
+
+
+def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note: str) -> Outcome:
     with uncollected():  # torch
         task = build_task(config)
     check_pair(config, task)

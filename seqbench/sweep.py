@@ -15,6 +15,7 @@ from seqbench.claim import Claimed
 from seqbench.errors import ConfigError, RecordError, Unwritable
 from seqbench.jobs import lanes
 from seqbench.labels import as_asked
+from seqbench.place import placed
 from seqbench.record import Record
 from seqbench.report import Troubles, headline, told
 from seqbench.standing import stands
@@ -36,7 +37,23 @@ def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | Sl
     A cell that another process works on is no failure: the table says so, and 0 stays 0.
 
     Raises what planning raises, before anything runs; and RecordError where nothing can be written.
+
+    As a rank of several that a launcher has started: the first one does this, the others do their part of each cell.
     """
+    if placed() is not None:
+        from seqbench.crew import is_follower, leading
+        from seqbench.follower import follow
+
+        if is_follower():
+            return int(follow())
+        with leading() as said:
+            said[0] = 1
+            said[0] = code = _sweep(overrides, loader=loader, launch=launch)
+        return code
+    return _sweep(overrides, loader=loader, launch=launch)
+
+
+def _sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | None) -> int:
     plan = plan_sweep(overrides, loader=loader)
     missing = [cell for cell in plan.cells if not _stands(cell)]
     print(announce(plan, len(plan.cells) - len(missing)), file=sys.stderr)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec
 from tasks.data.base import SPLITS, DataError, DataSet, Example
-from tasks.loading import Batching, Loader, sample_rows
+from tasks.loading import WHOLE, Batching, Loader, Share, sample_rows
 from tasks.metrics.base import Metric, Statistics
 
 __all__ = ["Accounting", "Batch", "DataError", "Output", "Score", "Task"]
@@ -139,8 +139,10 @@ class Task(nn.Module, ABC):
     def accounting(self, split: str) -> Accounting:
         """Counts of what is fed and what was cut."""
 
-    def loader(self, split: str, *, batching: Batching, seed: int, shuffle: bool, workers: int = 0) -> Loader:
-        """Batches of the split; shuffled in an order that is a pure function of (seed, epoch)."""
+    def loader(
+        self, split: str, *, batching: Batching, seed: int, shuffle: bool, workers: int = 0, share: Share = WHOLE
+    ) -> Loader:
+        """Batches of the split, or this rank's share; shuffled in an order that is a pure function of (seed, epoch)."""
         return Loader(
             lengths=self.lengths(split),
             collate=_Collate(self, split),
@@ -148,6 +150,7 @@ class Task(nn.Module, ABC):
             seed=seed,
             shuffle=shuffle,
             workers=workers,
+            share=share,
         )
 
     # -- with an encoder -----------------------------------------------------------------------------------------

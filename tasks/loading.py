@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -78,8 +78,44 @@ def sample_rows(count: int, limit: int | None) -> NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).permutation(count)[:limit])
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Share:
+    """Whose part of each batch: every one is cut into `parts` x `ranks` parts, of which `rank` gets `parts`.
+
+    A batch's rows are dealt out in turn, so parts differ by one row at most, and all of them by little in length. The
+    batch stays the same for any number of parts and ranks.
+    """
+
+    parts: int = 1
+    rank: int = 0
+    ranks: int = 1
+
+    def cut(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """This rank's parts of a batch. One without rows gets the first row again, and must weigh 0 (`is_empty`)."""
+        total = self.parts * self.ranks
+        if total == 1:
+            return [rows]
+        cuts = [rows[number::total] for number in self.numbers(0)]
+        return [cut if len(cut) else rows[:1] for cut in cuts]
+
+    def numbers(self, batch: int) -> range:
+        """Numbers of this rank's parts of a batch among all parts of an epoch."""
+        total = self.parts * self.ranks
+        return range(batch * total + self.rank, (batch + 1) * total, self.ranks)
+
+    def is_empty(self, part: int, rows: int) -> bool:
+        """Whether none of a batch's `rows` is in this rank's part number `part`."""
+        return part * self.ranks + self.rank >= rows
+
+
+WHOLE = Share()
+
+
 class Loader:
     """Iterates over batches; its position (epoch, batches given out) can be saved and set.
+
+    With a `share` it gives this rank's parts of each batch, one after the other; position and length count parts, what
+    is saved whole batches.
 
     A batch is made with random states that are a function of (seed, epoch, its number), so one that draws numbers is
     the same in whatever process it is made, and after whatever interruption; training's own states are as they were.
@@ -96,7 +132,9 @@ class Loader:
         seed: int,
         shuffle: bool,
         workers: int = 0,
+        share: Share = WHOLE,
     ) -> None:
+        self.share = share
         self.lengths, self.collate, self.batching = lengths, collate, batching
         self.seed, self.shuffle, self.workers = seed, shuffle, workers
         self.epoch, self.position = 0, 0
@@ -110,10 +148,19 @@ class Loader:
         return self._planned[1]
 
     def __len__(self) -> int:
-        return len(self.batches())
+        return len(self.batches()) * self.share.parts
+
+    def weighs(self) -> bool:
+        """Whether the part that was given out last has rows of its own, and so any weight."""
+        parts = self.share.parts
+        batch, part = divmod(self.position - 1, parts)
+        return not self.share.is_empty(part, len(self.batches()[batch]))
 
     def __iter__(self) -> Iterator[Any]:
-        rows = _Rows(self.batches(), self.collate, (self.seed, self.epoch))
+        share, batches = self.share, self.batches()
+        parts = [part for batch in batches for part in share.cut(batch)]
+        numbers = [n for i in range(len(batches)) for n in share.numbers(i)]
+        rows = _Rows(parts, self.collate, (self.seed, self.epoch), numbers)
         remaining = range(self.position, len(rows))
         source: Any = (rows[i] for i in remaining)
         if self.workers:
@@ -124,37 +171,47 @@ class Loader:
         self.epoch, self.position = self.epoch + 1, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Epoch, and batches of it that were given out."""
-        return {"epoch": self.epoch, "position": self.position}
+        """Epoch, and batches of it that were given out whole."""
+        return {"epoch": self.epoch, "position": self.position // self.share.parts}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from a saved position."""
-        self.epoch, self.position = state["epoch"], state["position"]
+        self.epoch, self.position = state["epoch"], state["position"] * self.share.parts
 
 
 def collated(
-    batches: list[NDArray[np.int64]], collate: Callable[[NDArray[np.int64]], Any], *, workers: int
+    batches: list[NDArray[np.int64]],
+    collate: Callable[[NDArray[np.int64]], Any],
+    *,
+    workers: int,
+    only: Sequence[int] | None = None,
 ) -> Iterator[Any]:
-    """Batches of the rows given, in that order, made here or by worker processes."""
+    """Batches of the rows given (or the numbers `only` of them), in that order, made here or by worker processes."""
     rows = _Rows(batches, collate, (0, 0))
+    numbers = range(len(rows)) if only is None else only
     if not workers:
-        return (rows[i] for i in range(len(rows)))
-    return iter(DataLoader(rows, batch_size=None, num_workers=workers))
+        return (rows[i] for i in numbers)
+    return iter(DataLoader(rows, batch_size=None, sampler=numbers, num_workers=workers))
 
 
 class _Rows(Dataset[Any]):
     """The batches of an epoch by number, here or in DataLoader's workers."""
 
     def __init__(
-        self, batches: list[NDArray[np.int64]], collate: Callable[[NDArray[np.int64]], Any], seed: tuple[int, int]
+        self,
+        batches: list[NDArray[np.int64]],
+        collate: Callable[[NDArray[np.int64]], Any],
+        seed: tuple[int, int],
+        numbers: Sequence[int] | None = None,
     ) -> None:
         self.items, self.collate, self.seed = batches, collate, seed
+        self.numbers = range(len(batches)) if numbers is None else numbers  # what random states are made of
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, i: int) -> Any:
-        with _seeded(*self.seed, i):
+        with _seeded(*self.seed, self.numbers[i]):
             return self.collate(self.items[i])
 
 

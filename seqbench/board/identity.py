@@ -27,7 +27,10 @@ NOT_A_ROW = frozenset(  # decides no score, or is the column's, or the replicate
 )
 NOT_A_SETUP = frozenset(  # where it runs, not what: as in the id of a run
     (
-        *(f"trainer.{key}" for key in ("progress", "save_every", "workers", "threads", "accelerator", "devices")),
+        *(
+            f"trainer.{key}"
+            for key in ("progress", "save_every", "workers", "threads", "accelerator", "devices", "nodes", "strategy")
+        ),
         "budget.eval_batch_tokens",
     )
 )

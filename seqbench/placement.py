@@ -1,0 +1,81 @@
+"""Where Lightning trains: one device, or the ranks of a run, which are started and know each other already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from pytorch_lightning.strategies import DDPStrategy
+
+from seqbench.config import RunConfig
+from seqbench.ranks import Ranks
+
+
+class Known(ClusterEnvironment):
+    """Tells Lightning what the ranks are; it has nothing to start and nothing to connect (seqbench.crew has)."""
+
+    def __init__(self, ranks: Ranks) -> None:
+        super().__init__()
+        self.ranks = ranks
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """True: the ranks are there."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """Not used: the ranks are connected."""
+        return "127.0.0.1"
+
+    @property
+    def main_port(self) -> int:
+        """Not used: the ranks are connected."""
+        return 0
+
+    @staticmethod
+    def detect() -> bool:
+        """Never by itself."""
+        return False
+
+    def world_size(self) -> int:
+        """Ranks."""
+        return self.ranks.size
+
+    def set_world_size(self, size: int) -> None:
+        """It is what it is."""
+
+    def global_rank(self) -> int:
+        """This one's number."""
+        return self.ranks.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """It is what it is."""
+
+    def local_rank(self) -> int:
+        """Its number among those of its machine."""
+        return self.ranks.local
+
+    def node_rank(self) -> int:
+        """The machine's."""
+        return self.ranks.rank // (self.ranks.size // self.ranks.nodes)
+
+
+def placement(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
+    """Lightning's arguments. One process is one, also under a launcher that Lightning would find by itself."""
+    if not ranks.several:
+        return {"devices": 1, "plugins": [LightningEnvironment()]}
+    return {
+        "devices": ranks.size // ranks.nodes,
+        "num_nodes": ranks.nodes,
+        "strategy": DDPStrategy(cluster_environment=Known(ranks), forward_sync_buffers=False),
+        "use_distributed_sampler": False,
+    }
+
+
+def bind(ranks: Ranks) -> None:
+    """On CUDA make this rank's device the current one, before anything is put there."""
+    if ranks.several and ranks.device == "cuda":
+        torch.cuda.set_device(ranks.local)
