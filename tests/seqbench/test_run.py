@@ -70,7 +70,7 @@ def test_record_is_complete_and_valid(whole: Record) -> None:
     assert whole.splits["train"].examples == 42
     missing = [name for name, value in whole.cost.model_dump(exclude={"energy_joules"}).items() if value is None]
     assert missing == []
-    assert whole.cost.train_items in (3 * 42 + 7 * 4, 3 * 42 + 6 * 4 + 2)  # 40 batches, of 4 rows but each epoch's last
+    assert whole.cost.train_items in (3 * 42 + 2 * 8, 3 * 42 + 8 + 2)  # 20 steps of 8 rows but each epoch's last
     assert sorted(p.name for p in folder_of(whole).iterdir()) == [
         "metrics.csv",
         "predictions.parquet",
@@ -161,7 +161,13 @@ def test_initial_weights_are_a_function_of_the_seed_alone(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("select", ["best", "last"])
 def test_the_selected_weights_are_scored(select: str, tmp_path: Path) -> None:
-    shaky = {"optimizer.lr": 0.3, "schedule.kind": "constant", "budget.eval_every": 1, "budget.eval_limit": None}
+    shaky = {
+        "optimizer.lr": 0.3,
+        "seed": 1,
+        "schedule.kind": "constant",
+        "budget.eval_every": 1,
+        "budget.eval_limit": None,
+    }
     record = run(toy_config(tmp_path, shaky | {"budget.select": select})).record
     by_step = {p.step: p.values["valid/hits"] for p in record.curves}
     assert record.best_step is not None
@@ -336,7 +342,8 @@ def test_read_only_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ("changes", "message"),
     [
         ({"trainer.accumulate": 3}, "trainer.accumulate: 3 equal parts can't be made of budget.batch_size, 8"),
-        ({"trainer.devices": 2}, "trainer.devices: 2"),
+        ({"trainer.devices": 5}, "trainer.devices: 5 ranks x trainer.accumulate 2 are more parts than a step has"),
+        ({"trainer.nodes": 2}, "trainer.nodes: 2, but nobody has started processes on other machines"),
     ],
 )
 def test_what_the_machine_cannot_do_is_said_first(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
