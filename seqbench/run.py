@@ -59,7 +59,7 @@ def run(
     return the same, or raise SystemExit with the first one's code.
     """
     if placed() is None:
-        return _run(config, watch=watch, jobs=jobs, trial=trial, note=note)
+        return _run(config, watch=watch, jobs=jobs, trial=trial, note=note, again=again)
     from seqbench.crew import is_follower, leading
 
     if is_follower():
@@ -72,14 +72,14 @@ def run(
     with leading() as said:
         said[0] = FAILED
         try:
-            said[0] = outcome = _run(config, watch=watch, jobs=jobs, trial=trial, note=note)
+            said[0] = outcome = _run(config, watch=watch, jobs=jobs, trial=trial, note=note, again=again)
         except KeyboardInterrupt:
             said[0] = INTERRUPTED
             raise
     return outcome
 
 
-def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note: str) -> Outcome:
+def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note: str, again: bool) -> Outcome:
     with uncollected():  # torch
         task = build_task(config)
     check_pair(config, task)

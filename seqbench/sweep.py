@@ -53,7 +53,7 @@ def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | Sl
     return _sweep(overrides, loader=loader, launch=launch)
 
 
-def _sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | None) -> int:
+def _sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | Slurm | None) -> int:
     plan = plan_sweep(overrides, loader=loader)
     missing = [cell for cell in plan.cells if not _stands(cell)]
     print(announce(plan, len(plan.cells) - len(missing)), file=sys.stderr)
