@@ -66,9 +66,12 @@ def guarded(config_name: str, job: Callable[[DictConfig], int], argv: Sequence[s
     except SystemExit as end:  # of --help, and of a sweep in which a cell failed
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        if (place := placed()) is None or place.rank == 0:
+            print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
+        if (place := placed()) is not None and place.rank:
+            return USER_ERROR  # the first rank has said it
         GlobalHydra.instance().clear()
         text = str(error) if isinstance(error, ConfigError) else None
         text = text or complaint(error, options.overrides, config_loader(options.config_dir))

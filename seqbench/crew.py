@@ -28,7 +28,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 
 from seqbench import casualty, process
 from seqbench.config import RunConfig
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, RecordError
 from seqbench.facts import device_of
 from seqbench.jobs import cores
 from seqbench.place import Place, placed
@@ -189,9 +189,18 @@ def leading() -> Iterator[list[Any]]:
     try:
         yield said
     finally:
-        _led.orders.give("end", said[0])
+        _led.orders.give("end", _portable(said[0]))
         _taken = _led.orders.count
         _led = None
+
+
+def _portable(said: Any) -> Any:
+    """The same; in place of an error that can't be sent to another process, what it says."""
+    try:
+        pickle.loads(pickle.dumps(said))
+    except Exception:
+        return RecordError(f"the first rank: {type(said).__name__}: {said}")
+    return said
 
 
 @contextmanager

@@ -39,7 +39,7 @@ def follow() -> Any:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()  # until the first rank closes it, or dies
+    os.read(sys.stdin.fileno(), 1)  # until the first rank closes it, or dies
     os._exit(1)
 
 

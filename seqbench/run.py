@@ -24,8 +24,6 @@ from seqbench.standing import UNDONE, stands
 from seqbench.store import Store
 from seqbench.tuning import check, is_tuned, tuned, without_floors
 
-FAILED, INTERRUPTED = 2, 130  # exit codes, as seqbench.cli's
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -56,7 +54,7 @@ def run(
     again as KeyboardInterrupt; the same command then goes on from the last checkpoint.
 
     As a rank of several that a launcher has started: the first one does this, the others do their part of it and then
-    return the same, or raise SystemExit with the first one's code.
+    return, or raise, the same.
     """
     if placed() is None:
         return _run(config, watch=watch, jobs=jobs, trial=trial, note=note, again=again)
@@ -66,15 +64,15 @@ def run(
         from seqbench.follower import follow
 
         outcome = follow()
-        if not isinstance(outcome, Outcome):
-            raise SystemExit(outcome)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        assert isinstance(outcome, Outcome)
         return outcome
     with leading() as said:
-        said[0] = FAILED
         try:
             said[0] = outcome = _run(config, watch=watch, jobs=jobs, trial=trial, note=note, again=again)
-        except KeyboardInterrupt:
-            said[0] = INTERRUPTED
+        except BaseException as error:
+            said[0] = error
             raise
     return outcome
 
