@@ -127,9 +127,16 @@ class Orders:
         self.count += 1
         return tuple(pickle.loads(self.store.get(key)))
 
-    def given(self) -> bool:
-        """Whether one waits."""
-        return bool(self.store.check([f"order/{self.count}"]))
+    def end(self, said: Any, ranks: int) -> None:
+        """The last one. Waits until all have taken it, since the store may end with this process."""
+        number = self.give("end", said)
+        late = time.monotonic() + GRACE
+        while self.store.add(f"taken/{number}", 0) < ranks - 1 and time.monotonic() < late:
+            time.sleep(TICK)
+
+    def taken(self) -> None:
+        """Say that the order taken last has been."""
+        self.store.add(f"taken/{self.count - 1}", 1)
 
     def part(self, number: int) -> Any:
         """What the ranks of an attempt meet in."""
@@ -189,7 +196,7 @@ def leading() -> Iterator[list[Any]]:
     try:
         yield said
     finally:
-        _led.orders.give("end", _portable(said[0]))
+        _led.orders.end(_portable(said[0]), _led.place.size)
         _taken = _led.orders.count
         _led = None
 
@@ -237,7 +244,7 @@ def summoned(config: RunConfig, *, withhold: bool) -> Iterator[Ranks]:
     finally:
         ranks.leave()
         if local:
-            orders.give("end", None)
+            orders.end(None, 1)  # their processes' ends are waited for
             for follower in local:
                 follower.gone()
 

@@ -51,6 +51,7 @@ def _follow(place: Place, orders: Orders) -> Any:
         number_of = orders.count
         what, *rest = orders.take()
         if what == "end":
+            orders.taken()
             return rest[0]
         config, withhold = rest
         part = orders.part(number_of)
