@@ -99,6 +99,7 @@ class Attempt:
                 with self._ranks() as self.ranks:
                     self._work()
                 process.hold(firmly=True)  # a record of a finished run is not taken back
+                self.deadline.hear()
                 record = self._write("finished")
             self.checkpoints.clear()
         except (ConfigError, DataError) as error:

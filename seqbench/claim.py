@@ -84,6 +84,26 @@ def claim(folder: Path) -> Iterator[str | None]:
             os.close(descriptor)
 
 
+def holder(folder: Path) -> str | None:
+    """Which live process holds a folder's claim, `process 12 on host`; None for none. Leaves all as it is."""
+    try:
+        made = _holder(folder / f"{NAME}.x")
+        if made is not None and not _dead(*made):
+            return made[0].partition(", started")[0] or "another process"
+        descriptor = os.open(folder / NAME, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(descriptor, 200, 0).decode(errors="replace") or "another process"
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def _me() -> str:
     start = here()
     job = f" in job {start.job} start {start.restarts + 1}" if start else ""

@@ -227,6 +227,7 @@ class Course(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save before the training is left, if that is between two steps; else the last checkpoint counts."""
+        self.deadline.hear()
         leaves = LEAVES if self.accord is None else (process.Agreed, AgreedTimedOut)  # all ranks at once
         if isinstance(exception, leaves) and self.whole and self.progress.step > self.saved_step:
             assert isinstance(pl_module, Module)

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from seqbench.standing import EXPLODES
+
 PATIENCE = 20  # steps in a row
 GRACE = 10.0  # seconds after a time limit in which a step, or an evaluation, may end
+AGAIN = 5.0  # seconds between two alarms, since what is raised in a destructor is lost
 
 
 class Diverged(Exception):
@@ -48,7 +51,7 @@ def above(step: int, loss: float, *, first: float, factor: float | None, already
     if already + 1 >= PATIENCE:
         raise Diverged(
             step,
-            f"the training loss explodes: {loss:.4g} at step {step}, "
+            f"{EXPLODES}: {loss:.4g} at step {step}, "
             f"above {factor:g} times the first one ({first:.4g}) for {PATIENCE} steps",
         )
     return already + 1
@@ -60,6 +63,7 @@ class Deadline:
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self.end = math.inf if seconds is None else time.monotonic() + seconds
+        self.heard = False  # no more alarms: whoever leaves the run has heard of it, or it is over
 
     @property
     def reached(self) -> bool:
@@ -75,23 +79,31 @@ class Deadline:
         """What to raise."""
         return TimedOut(f"trainer.time_limit: {self.seconds:g} seconds are over")
 
+    def hear(self) -> None:
+        """Say that the error has arrived, so that what is saved on the way out is not disturbed again."""
+        self.heard = True
+
     @contextmanager
     def enforced(self) -> Iterator[None]:
         """Raise TimedOut where the limit and GRACE have passed, even in the middle of a step that doesn't end.
 
-        By SIGALRM; in other threads than the main one there is none.
+        By SIGALRM; in other threads than the main one there is none. Python drops an exception that is raised in a
+        destructor or in a callback of C code: so the alarm comes again every AGAIN seconds, until one is heard.
         """
         if self.seconds is None or threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def ring(number: int, frame: FrameType | None) -> None:
-            raise self.error()
+            if not self.heard:
+                raise self.error()
 
+        self.heard = False
         before = signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, max(self.end - time.monotonic(), 0) + GRACE)
+        signal.setitimer(signal.ITIMER_REAL, max(self.end - time.monotonic(), 0) + GRACE, AGAIN)
         try:
             yield
         finally:
+            self.heard = True
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)

@@ -45,9 +45,22 @@ def as_asked(record: Record, config: RunConfig) -> Record:
         changes["studies"] = sorted({*record.studies, study})
     if config.label is not None and config.label != record.encoder.label:
         changes["encoder"] = record.encoder.model_copy(update={"label": config.label})
-    if config.task_label is not None and config.task_label != record.task.label:
-        changes["task"] = record.task.model_copy(update={"label": config.task_label})
+    label = config.task_label
+    if label is None and _moved(record, config):
+        label = column_label(config)
+    if label is not None and label != record.task.label:
+        changes["task"] = record.task.model_copy(update={"label": label})
     return record.model_copy(update=changes) if changes else record
+
+
+def _moved(record: Record, config: RunConfig) -> bool:
+    """Whether the record's column has the name of a file that has another by now; its content is in the id."""
+    then, now = ((tree.get("task") or {}).get("data") for tree in (record.config, {"task": config.task}))
+    if not isinstance(then, dict) or not isinstance(now, dict) or then == now:
+        return False
+    places = [value for key, value in then.items() if isinstance(value, str) and value != now.get(key)]
+    start, _, name = record.task.label.partition(": ")
+    return start == record.task.name and any(Path(name).name == Path(place).name for place in places)
 
 
 def _short(place: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from seqbench.config import RunConfig
 from seqbench.record import Record, Status
 
+EXPLODES = "the training loss explodes"  # how the reason of such a record begins
 UNDONE: tuple[Status, ...] = ("interrupted", "timed_out")  # these go on from their checkpoint, whatever `rerun` says
 
 
@@ -13,6 +14,7 @@ def stands(record: Record, config: RunConfig, *, made: float | None = None) -> b
 
     With `rerun=always` none is, but a trial of a tuning that was `made` (the clock's seconds) after it was asked for:
     the seeds of a row share their trials, so the first of them makes them again, and the others don't.
+    One that ended since its loss exploded stands as long as the same counts as exploding (`trainer.explosion`).
     One without trials is nothing to a config that asks for some, unless its process died before it could tell.
     """
     to_tune = config.tune is not None and config.tune.chosen is None  # a trivial row has no `tune` by now
@@ -21,6 +23,13 @@ def stands(record: Record, config: RunConfig, *, made: float | None = None) -> b
 
         if not was_killed(record):
             return False
+    if exploded(record) and record.config.get("trainer", {}).get("explosion") != config.trainer.explosion:
+        return False
     if config.rerun == "always":
         return made is not None and made >= config.asked and record.status not in UNDONE
     return record.status not in UNDONE if config.rerun == "never" else record.status == "finished"
+
+
+def exploded(record: Record) -> bool:
+    """Whether `trainer.explosion` ended the run, which the id does not have."""
+    return record.status == "diverged" and (record.reason or "").startswith(EXPLODES)

@@ -147,30 +147,17 @@ def tuned(config: RunConfig, run_trial: RunTrial, watch: Watch) -> tuple[RunConf
     headline metric is chosen, the earlier one of equals; a trial that fails has none. Raises ConfigError where none
     has finished.
     """
-    import optuna  # a second, only where something is tuned
-
     tune = config.tune
     assert tune is not None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     metric = build_task(config).headline
-    kinds = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
-    study = optuna.create_study(
-        direction="maximize" if metric.best == "max" else "minimize", sampler=kinds[tune.sampler](seed=tune.seed)
-    )
-    space = {key: _distribution(dimension) for key, dimension in tune.space.items()}
     if tune.sampler == "random":
-        drawn = [dict(study.ask(space).params) for _ in range(tune.trials)]
-        trials = _together(config, drawn, run_trial, watch)
+        search = _Search(config, metric.best)
+        trials = _together(config, [search.ask() for _ in range(tune.trials)], run_trial, watch)
     else:
-        trials = []
+        search, trials = _Search(config, metric.best), []
         for number in range(tune.trials):
-            trial = study.ask(space)
-            done = _trial(config, number, dict(trial.params), run_trial, watch)
-            trials.append(done)
-            if done.value is None:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                study.tell(trial, done.value)
+            trials.append(make_trial(config, number, search.ask(), run_trial, watch))
+            search.tell(trials[-1].value)
     best = best_of(trials, metric.best)
     if best is None:
         raise ConfigError(f"tune: none of {len(trials)} trials has a score; the first: {trials[0].reason}")
@@ -187,6 +174,48 @@ def tuned(config: RunConfig, run_trial: RunTrial, watch: Watch) -> tuple[RunConf
     return chosen.model_copy(update={"tune": tune.model_copy(update={"chosen": best.settings})}), facts
 
 
+class _Search:
+    """Settings to try, one after the other: a function of `tune` and of the scores that it was told."""
+
+    def __init__(self, config: RunConfig, best: str) -> None:
+        import optuna  # a second, only where something is tuned
+
+        tune = config.tune
+        assert tune is not None
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        kinds = {"random": optuna.samplers.RandomSampler, "tpe": optuna.samplers.TPESampler}
+        self.study = optuna.create_study(
+            direction="maximize" if best == "max" else "minimize", sampler=kinds[tune.sampler](seed=tune.seed)
+        )
+        self.space = {key: _distribution(dimension) for key, dimension in tune.space.items()}
+        self.trial: Any = None
+
+    def ask(self) -> Settings:
+        """The next ones."""
+        self.trial = self.study.ask(self.space)
+        return dict(self.trial.params)
+
+    def tell(self, value: float | None) -> None:
+        """The score of the last ones; None: they have none."""
+        import optuna
+
+        if value is None:
+            self.study.tell(self.trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            self.study.tell(self.trial, value)
+
+
+def suggestions(config: RunConfig, tuning: TuningFacts) -> list[Settings]:
+    """What the search of a config suggests for each recorded trial, given the scores of those before it."""
+    assert config.tune is not None
+    search, found = _Search(config, tuning.best), []
+    for trial in tuning.trials:
+        found.append(search.ask())
+        if config.tune.sampler != "random":  # as `tuned` does, so that it draws the same
+            search.tell(trial.value)
+    return found
+
+
 def best_of(trials: list[TrialFacts], best: str) -> TrialFacts | None:
     """The trial with the best validation score, the earlier one of equals; None where none has one."""
     sign = 1 if best == "max" else -1
@@ -199,13 +228,15 @@ def _together(config: RunConfig, drawn: list[Settings], run_trial: RunTrial, wat
     done: dict[int, TrialFacts] = {}
     for number, settings in enumerate(drawn):
         with contextlib.suppress(Claimed):
-            done[number] = _trial(config, number, settings, run_trial, None)
+            done[number] = make_trial(config, number, settings, run_trial, None)
     for number in sorted({*range(len(drawn))} - {*done}):
-        done[number] = _trial(config, number, drawn[number], run_trial, watch)
+        done[number] = make_trial(config, number, drawn[number], run_trial, watch)
     return [done[number] for number in range(len(drawn))]
 
 
-def _trial(config: RunConfig, number: int, settings: Settings, run_trial: RunTrial, watch: Watch | None) -> TrialFacts:
+def make_trial(
+    config: RunConfig, number: int, settings: Settings, run_trial: RunTrial, watch: Watch | None
+) -> TrialFacts:
     """One trial, run or found. Where another process is at it, its end is waited for; without a watch, raises Claimed.
 
     With `rerun=always` a trial is found if it was made since that was asked for, for another seed of the row.

@@ -64,14 +64,14 @@ class Verified(_Part):
         return self.verdict in PASSED
 
 
-def read(folder: Path) -> Verified | None:
+def read(folder: Path, *, name: str = NAME, of: str = RECORD) -> Verified | None:
     """The verdict on the record in a folder; None where there is none, or none about the record as it is now.
 
-    Raises RecordError for a file that is no verdict.
+    `name` and `of`: the file of the verdict, and that of the record. Raises RecordError for a file that is no verdict.
     """
-    if not os.path.lexists(f"{folder}/{NAME}"):  # most have none, and a board asks for thousands
+    if not os.path.lexists(f"{folder}/{name}"):  # most have none, and a board asks for thousands
         return None
-    path = folder / NAME
+    path = folder / name
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -84,7 +84,7 @@ def read(folder: Path) -> Verified | None:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"])) or "it"
         raise RecordError(printable(f"{path}: {key}: {first['msg']}; delete it and verify again")) from None
-    return verified if verified.record_sha256 == sha256_of(folder / RECORD) else None
+    return verified if verified.record_sha256 == sha256_of(folder / of) else None
 
 
 def write(folder: Path, verified: Verified, *, name: str = NAME) -> Path:

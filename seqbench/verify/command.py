@@ -9,11 +9,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from seqbench import verified as verdicts
+from seqbench.claim import holder
 from seqbench.config import default_allowed
 from seqbench.errors import ConfigError, RecordError, printable
 from seqbench.record import Record
@@ -40,6 +41,14 @@ class Settings(BaseModel):
     results: str
     allowed: list[Annotated[str, Field(min_length=1)]] | None
     tolerance: Annotated[float, Field(ge=0)]
+    trials: Literal["chosen", "all", "none"]
+    data: str | list[str] | None
+
+    @property
+    def places(self) -> list[Path]:
+        """Where files of own data are looked for."""
+        given = [self.data] if isinstance(self.data, str) else self.data or []
+        return [Path(place).expanduser() for place in given]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,7 +63,8 @@ class Chosen:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 every record was verified; 1 one was not; 2 the user's mistake, in at most three lines on stderr; 130 interrupted.
+    0 every record was verified; 1 one was not; 2 the user's mistake, in at most three lines on stderr, or a run that
+    another process is at; 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
@@ -77,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_settings(overrides: Sequence[str]) -> Settings:
     """Defaults with overrides. Raises ConfigError: no key=value, an unknown key, a wrong type."""
-    settings = read_settings_of(Settings, DEFAULTS, overrides, texts=("run", "study", "results", "allowed"))
+    settings = read_settings_of(
+        Settings, DEFAULTS, overrides, texts=("run", "study", "results", "allowed", "data", "trials")
+    )
     if settings.run is None:
         raise ConfigError("run: which one? run=ID of a run, run=PATH of a record, or run=all")
     return settings
@@ -126,6 +138,8 @@ def _named(name: str, results: Path) -> list[Chosen]:
             return [_chosen(matching[0])]
         if matching:
             raise ConfigError(f"run: {name} is the beginning of {len(matching)} ids under {results}; write more of it")
+        if ID.fullmatch(name) and (by := holder(results / name)):
+            raise ConfigError(f"run: {by} works on {name}, which has no record yet; wait for it, then verify")
     raise ConfigError(f"run: {name} is neither the id of a record under {results} nor the path of one")
 
 
@@ -155,8 +169,12 @@ def _verify_all(chosen: list[Chosen], left: int, settings: Settings, *, as_json:
     if len(chosen) > 1 and not as_json:
         print(f"{len(chosen)} runs, which took {_duration(seconds)} when they were recorded", flush=True)
     allowed = default_allowed() if settings.allowed is None else settings.allowed
-    outcomes, failed = [], 0
+    outcomes, failed, busy = [], 0, 0
     for one in chosen:
+        if one.record is not None and one.path.name == NAME and (by := holder(one.path.parent)):
+            busy += 1
+            print(printable(f"{one.path.parent}: {by} works on this run; wait for it, then verify"), file=sys.stderr)
+            continue
         if one.record is None:
             failed += 1
             outcomes.append({"path": str(one.path), "verdict": "impossible", "reason": one.damage})
@@ -165,7 +183,14 @@ def _verify_all(chosen: list[Chosen], left: int, settings: Settings, *, as_json:
             continue
         from seqbench.verify.judge import verify  # torch, after all that is said without it
 
-        outcome = verify(one.path, one.record, allowed=allowed, tolerance=settings.tolerance)
+        outcome = verify(
+            one.path,
+            one.record,
+            allowed=allowed,
+            tolerance=settings.tolerance,
+            trials=settings.trials,
+            data=settings.places,
+        )
         note = _keep(one.path, outcome)
         failed += not outcome.passed
         outcomes.append({"path": str(one.path), **outcome.model_dump()})
@@ -174,11 +199,13 @@ def _verify_all(chosen: list[Chosen], left: int, settings: Settings, *, as_json:
         if note:
             print(note, file=sys.stderr)
     if as_json:
-        print(json.dumps({"passed": not failed, "left_out": left, "runs": outcomes}, indent=2, allow_nan=False))
+        passed = not failed and not busy
+        print(json.dumps({"passed": passed, "left_out": left, "runs": outcomes}, indent=2, allow_nan=False))
     elif len(chosen) > 1 or left:
         rest = f"; {left} left out, which did not finish" if left else ""
-        print(f"{len(chosen) - failed} of {len(chosen)} verified{rest}")
-    return NOT_VERIFIED if failed else 0
+        rest += f"; {busy} not looked at, which are being worked on" if busy else ""
+        print(f"{len(chosen) - failed - busy} of {len(chosen)} verified{rest}")
+    return NOT_VERIFIED if failed else USER_ERROR if busy else 0
 
 
 def told(record: Record, outcome: Verified) -> str:
@@ -202,16 +229,16 @@ def _keep(path: Path, outcome: Verified) -> str | None:
 
     'impossible' does not replace a verdict that stands: it says nothing about the numbers.
     """
-    flat = path.name != NAME
+    name = verdicts.NAME if path.name == NAME else f"{path.stem}.{verdicts.NAME}"
     try:
-        if not flat and outcome.verdict == "impossible":
+        if outcome.verdict == "impossible":
             try:
-                before = verdicts.read(path.parent)
+                before = verdicts.read(path.parent, name=name, of=path.name)
             except RecordError:
                 before = None
             if before is not None and before.verdict != "impossible":
                 return None
-        verdicts.write(path.parent, outcome, name=f"{path.stem}.{verdicts.NAME}" if flat else verdicts.NAME)
+        verdicts.write(path.parent, outcome, name=name)
     except OSError as error:
         return f"{path.parent}: the verdict could not be written there ({reason_of(error)})"
     return None

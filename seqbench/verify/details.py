@@ -12,10 +12,19 @@ from seqbench.record import Point, Record
 
 SIZES = ("parameters", "parameters_encoder", "parameters_embedding", "parameters_trained")
 TRAINED = ("train_tokens", "train_items", "flops_train")  # as long as the training was
-FACTS = ("cost.", "split ", "curves: ", "best_step ", "the record has no seal")  # how lines begin that explain nothing
+# How lines begin that explain nothing.
+FACTS = ("cost.", "split ", "curves: ", "best_step ", "tuning: ", "the record has no seal", "environment: ")
 SEALED = 3
 COUNTED = 1e-9  # operations are sums of floats
 NO_SEAL = "the record has no seal (sha256), which records of its time were written with: it was taken off or lost"
+
+
+def sealed(path: Path) -> bool:
+    """Whether the file has the checksum that the store writes; False for one that can't be read."""
+    try:
+        return json.loads(path.read_bytes()).get("sha256") is not None
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def unsealed(path: Path, record: Record) -> str | None:
@@ -23,11 +32,7 @@ def unsealed(path: Path, record: Record) -> str | None:
 
     Seals came under the recipe of ids SEALED. Its first records were made an hour or two before; none was published.
     """
-    try:
-        sealed = json.loads(path.read_bytes()).get("sha256") is not None
-    except (OSError, ValueError, AttributeError):
-        return None
-    return None if sealed or record.ids is None or record.ids < SEALED else NO_SEAL
+    return None if sealed(path) or record.ids is None or record.ids < SEALED else NO_SEAL
 
 
 def differences(recorded: Record, again: Record, tolerance: float | None) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ from seqbench.progress import Watch
 from seqbench.record import Environment, Record
 from seqbench.verified import Compared, Verdict, Verified, sha256_of
 from seqbench.verify import compare, details
+from seqbench.verify import trials as tuned
 from seqbench.verify.rebuild import Impossible, Rebuilt, check_data, check_id, rebuild
 from tasks.base import DataError
 
@@ -25,11 +26,19 @@ LISTED = 8  # changed files named one by one
 
 
 def verify(
-    path: Path, record: Record, *, allowed: Sequence[str], tolerance: float, watch: Watch | None = None
+    path: Path,
+    record: Record,
+    *,
+    allowed: Sequence[str],
+    tolerance: float,
+    trials: tuned.Which = "chosen",
+    data: Sequence[Path] = (),
+    watch: Watch | None = None,
 ) -> Verified:
     """Run a record again and say what came of it. Writes nothing but a temporary folder, which is removed.
 
-    `path` is the record's file; predictions beside it are compared if they are there. Raises KeyboardInterrupt.
+    `path` is the record's file; predictions beside it are compared if they are there. `trials`: which of a tuned run
+    are made again. `data`: where files of own data are looked for, by their checksums. Raises KeyboardInterrupt.
     """
     judgement = _Judgement(path, record, tolerance)
     try:
@@ -38,7 +47,7 @@ def verify(
         if record.status == "finished" and not record.scores:
             raise Impossible("the record has no scores: there is nothing to compare")
         with tempfile.TemporaryDirectory(prefix="seqbench-verify-") as folder:
-            rebuilt = rebuild(record, results=Path(folder), allowed=allowed)
+            rebuilt = rebuild(record, results=Path(folder), allowed=allowed, data=data)
             judgement.environment_now(rebuilt)
             judgement.differences += rebuilt.notes
             judgement.differences += check_data(record, rebuilt)
@@ -47,6 +56,10 @@ def verify(
             if table is not None:
                 compare.check_scores(record, table, rebuilt.task)
             again = runs.run(rebuilt.config, watch=watch).record
+            if again.status == record.status:
+                judgement.tuning = tuned.differences(
+                    record, rebuilt.config, which=trials, tolerance=judgement.owed, watch=watch
+                )
             if record.status == "diverged" or again.status != record.status:
                 return judgement.ends(again)
             found = compare.rows(record, table, again, Path(folder) / again.id)
@@ -70,6 +83,8 @@ class _Judgement:
         self.differences = described(record, self.changes)
         if unsealed := details.unsealed(path, record):
             self.differences.append(unsealed)
+        self.sealed = details.sealed(path)
+        self.tuning: tuple[list[str], list[str]] = ([], [])  # trials.differences
         self.here: Environment | None = None
 
     def environment_now(self, rebuilt: Rebuilt) -> None:
@@ -109,16 +124,30 @@ class _Judgement:
 
         Changed code excuses nothing: then it is the code that makes the difference.
         """
-        then = self.record.environment
         return (
-            self.same_class
-            and self.here is not None
-            and then.device == self.here.device == "cpu"
-            and then.deterministic
-            and not NUMERIC & set(self.changes.packages)
+            not self._elsewhere
             and self.record.config["budget"].get("seconds") is None
-            and then.python.split(".")[:2] == self.here.python.split(".")[:2]
+            and bool(self.record.config.get("deterministic", True))
         )
+
+    @property
+    def owed(self) -> float | None:
+        """The tolerance; None where the same bits are owed."""
+        return None if self.exact else self.tolerance
+
+    @property
+    def _elsewhere(self) -> list[str]:
+        """Fields of the record's environment by which it was made elsewhere, so that the same bits are not owed."""
+        then, here = self.record.environment, self.here
+        if here is None:
+            return ["machine_class"]
+        fields = {
+            "machine_class": not self.same_class,
+            "device": not then.device == here.device == "cpu",
+            "python": then.python.split(".")[:2] != here.python.split(".")[:2],
+            "packages": bool(NUMERIC & set(self.changes.packages)),
+        }
+        return [name for name, other in fields.items() if other]
 
     def ends(self, again: Record) -> Verified:
         """Verdict by how both ended, where one of them has no scores."""
@@ -131,13 +160,22 @@ class _Judgement:
 
     def _facts(self, again: Record) -> list[str]:
         """What the record says beside its scores and is another, a line each; all of it is told."""
-        wrong, told = details.differences(self.record, again, None if self.exact else self.tolerance)
+        wrong, told = details.differences(self.record, again, self.owed)
+        wrong, told = [*wrong, *self.tuning[0]], [*told, *self.tuning[1]]
+        deterministic = self.record.environment.deterministic
+        if deterministic != self.record.config.get("deterministic", True):
+            wrong.append(f"environment: deterministic {deterministic}, against the record's own config")
+        if not self.sealed and self._elsewhere:
+            told.append(
+                f"environment: {', '.join(self._elsewhere)} of a record without a seal is why the tolerance"
+                f" {self.tolerance:g} was taken, not the same bits; nothing vouches for it"
+            )
         self.differences += [line for line in (*wrong, *told) if line not in self.differences]
         return wrong
 
     def compared(self, again: Record, rows: compare.Rows) -> Verified:
         """Verdict by scores and predictions."""
-        scores = compare.scores(self.record, again, None if self.exact else self.tolerance)
+        scores = compare.scores(self.record, again, self.owed)
         equal = all(score.passed and score.difference == 0 for score in scores)
         unmoved = rows.same_bytes or (rows.compared > 0 and rows.moved == 0)
         alone = self.record.predictions is None
@@ -150,6 +188,8 @@ class _Judgement:
             verdict, reason = "identical", counted + (" (the record has no predictions)" if alone else "")
         elif all(score.passed for score in scores) and not self.exact:
             verdict, reason = "within_tolerance", f"{counted}{_moved(rows)}; tolerance {self.tolerance:g}"
+            if not self.sealed and self._elsewhere:
+                reason += ", by the word of a record without a seal"
         else:
             verdict, reason = "different", _worst(scores) + _moved(rows)
         return self.verdict(verdict, reason, scores=scores, rows=rows)

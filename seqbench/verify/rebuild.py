@@ -19,6 +19,7 @@ from seqbench.errors import ConfigError
 from seqbench.identity import IDS, own_sources, run_id
 from seqbench.record import Record
 from seqbench.tuning import without_floors
+from seqbench.verify import moved
 from tasks.base import Task
 
 SECTIONS = ("protocol", "budget", "schedule", "trainer")  # mappings whose keys may have grown since a record was made
@@ -41,10 +42,11 @@ class Rebuilt:
     notes: list[str]  # what had to be taken otherwise than recorded
 
 
-def rebuild(record: Record, *, results: Path, allowed: Sequence[str]) -> Rebuilt:
+def rebuild(record: Record, *, results: Path, allowed: Sequence[str], data: Sequence[Path] = ()) -> Rebuilt:
     """Config and task, checked as if typed by a user who allows these packages; what the record allows doesn't count.
 
-    Instantiates the task, which reads nothing. Raises Impossible.
+    `data`: files and folders in which those of own data are looked for by their checksums. Instantiates the task,
+    which reads nothing. Raises Impossible.
     """
     tree, notes = _tree(record, results, list(allowed))
     names = Names(
@@ -59,11 +61,14 @@ def rebuild(record: Record, *, results: Path, allowed: Sequence[str]) -> Rebuilt
     )
     try:
         config = check_config(tree, names, [], allowed=list(allowed), found=True)
+        config = moved.found(config, record.data, data)
         task = build_task(config)
         check_pair(config, task)
         chosen = _chosen(config)
     except ConfigError as error:
         raise Impossible(f"its config can't be built here: {_first(error)}") from None
+    except LookupError as error:
+        raise Impossible(str(error)) from None
     if config.seed != record.seed or str(config.encoder["_target_"]) != record.encoder.target:
         raise Impossible("its seed or encoder is not the one in its config: the record was edited")
     trials = record.tuning.trials if record.tuning is not None else []
@@ -88,7 +93,10 @@ def check_data(record: Record, rebuilt: Rebuilt) -> list[str]:
     task = rebuilt.task
     try:
         task.data.check()
-        here = {file.name: file.sha256 for file in provenance.data_files(task.data)}
+        now = provenance.data_files(task.data)
+        if [file.sha256 for file in now] == [file.sha256 for file in record.data]:
+            now = record.data  # own files may have other names by now
+        here = {file.name: file.sha256 for file in now}
         recorded = {file.name: file.sha256 for file in record.data}
         differ = [
             f"data file {name}: {_sha(recorded.get(name))} recorded, {_sha(here.get(name))} here"

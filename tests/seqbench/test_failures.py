@@ -66,6 +66,23 @@ def test_a_loss_that_explodes(tmp_path: Path) -> None:
     assert off.status == "finished"
 
 
+def test_what_exploded_by_one_factor_is_run_again_by_another(tmp_path: Path) -> None:
+    """The factor is not in the id, for it changes no score; so it must not end a run for good."""
+    changes = broken("explode", 3) | {"budget.steps": 40}
+    first = run(toy_config(tmp_path, changes))
+    assert first.record.status == "diverged"
+    assert run(toy_config(tmp_path, changes)).skipped
+    for factor in (None, 1e9):
+        again = run(toy_config(tmp_path, changes | {"trainer.explosion": factor}))
+        assert (again.record.id, again.skipped, again.record.status) == (first.record.id, False, "finished")
+        assert run(toy_config(tmp_path, changes)).skipped  # what has finished did not explode
+        (tmp_path / first.record.id / "record.json").unlink()
+        assert run(toy_config(tmp_path, changes)).record.status == "diverged"
+    lost = run(toy_config(tmp_path, broken("nan", 3)))
+    assert lost.record.status == "diverged"
+    assert run(toy_config(tmp_path, broken("nan", 3) | {"trainer.explosion": None})).skipped
+
+
 def test_spikes_are_healthy(tmp_path: Path) -> None:
     assert record_of(tmp_path, "spikes", 4, **{"budget.steps": 60}).status == "finished"
     generator = np.random.default_rng(0)
@@ -152,6 +169,51 @@ def test_a_step_that_does_not_end_is_broken_off(monkeypatch: pytest.MonkeyPatch)
 
 
 # -- rerun=failed ------------------------------------------------------------------------------------------------------
+class Slow:
+    """What it raises in its destructor, Python tells and drops."""
+
+    def __del__(self) -> None:
+        time.sleep(3)
+
+
+def test_an_alarm_that_is_lost_in_a_destructor_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[Any] = []
+    monkeypatch.setattr("seqbench.health.GRACE", 0.1)
+    monkeypatch.setattr("seqbench.health.AGAIN", 0.1)
+    monkeypatch.setattr("sys.unraisablehook", lost.append)
+
+    def work() -> None:
+        Slow()
+        assert len(lost) == 1
+        time.sleep(3)
+
+    begin = time.monotonic()
+    with pytest.raises(TimedOut), Deadline(0.01).enforced():
+        work()
+    assert isinstance(lost[0].exc_value, TimedOut)
+    assert time.monotonic() - begin < 1
+
+
+def test_an_alarm_that_was_heard_does_not_disturb_what_is_saved_on_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seqbench.health.GRACE", 0.05)
+    monkeypatch.setattr("seqbench.health.AGAIN", 0.05)
+    saved: list[bool] = []
+    deadline = Deadline(0.01)
+
+    def work() -> None:
+        try:
+            time.sleep(3)
+        except TimedOut:
+            deadline.hear()
+            time.sleep(0.2)
+            saved.append(True)
+            raise
+
+    with pytest.raises(TimedOut), deadline.enforced():
+        work()
+    assert saved
+
+
 @pytest.mark.parametrize("how, status", [("nan", "diverged"), ("oom", "out_of_memory"), ("error", "failed")])
 def test_failures_stand_until_they_are_asked_for(
     how: str, status: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

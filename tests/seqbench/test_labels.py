@@ -53,3 +53,20 @@ def test_a_record_that_has_the_names_is_itself(tmp_path: Path) -> None:
     assert as_asked(record, config("label=Mine")) is record
     assert as_asked(record, config()) is record
     assert as_asked(record, config("label=Yours")).encoder.label == "Yours"
+
+
+def test_a_column_has_the_name_that_its_file_has_now(tmp_path: Path) -> None:
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    old.write_text("text,label\n" + "".join(f"word {i},{'ab'[i % 2]}\n" for i in range(40)))
+    plain = ["encoder=majority", "task=own_classification", f"results={tmp_path / 'r'}", "trainer.progress=false"]
+    first = run(config(*plain, f"task.data.train={old}"))
+    assert first.record.task.label == "own_classification: old.csv"
+    old.rename(new)
+    again = run(config(*plain, f"task.data.train={new}"))
+    assert (again.skipped, again.record.id) == (True, first.record.id)
+    assert again.record.task.label == "own_classification: new.csv"
+    new.rename(old)
+    typed = run(config(*plain, f"task.data.train={old}", "task_label=Mine"))
+    old.rename(new)
+    kept = run(config(*plain, f"task.data.train={new}"))
+    assert [one.record.task.label for one in (typed, kept)] == ["Mine", "Mine"]
