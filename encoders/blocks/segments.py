@@ -20,7 +20,7 @@ class Segments:
     """
 
     mask_BL: Tensor  # (B, L) bool, True at a real position
-    places_N: Tensor | None  # (N,) int64, of each in the flattened (B, L); None where that is 0, 1, ..., B L - 1
+    places_N: Tensor  # (N,) int64, of each in the flattened (B, L)
     lengths_B: Tensor  # (B,) int64, positions of each segment, in the order of the segments
 
     @classmethod
@@ -29,8 +29,6 @@ class Segments:
         lengths_B = mask_BL.sum(1)
         if mask_BL.device.type != "cpu":
             return cls(mask_BL=mask_BL, places_N=mask_BL.flatten().nonzero().squeeze(1), lengths_B=lengths_B)
-        if int(lengths_B.sum()) == mask_BL.numel():
-            return cls(mask_BL=mask_BL, places_N=None, lengths_B=lengths_B)
         lengths_B, order_B = lengths_B.sort(stable=True)
         rows, longest = mask_BL.shape
         places_BL = torch.arange(rows * longest).view(rows, longest)
@@ -49,16 +47,13 @@ class Segments:
 
     def pack(self, x_BL: Tensor) -> Tensor:
         """Real positions of (B, L, ...) as (1, N, ...)."""
-        flat = x_BL.flatten(0, 1)
-        return (flat if self.places_N is None else flat.index_select(0, self.places_N)).unsqueeze(0)
+        return x_BL.flatten(0, 1).index_select(0, self.places_N).unsqueeze(0)
 
     def unpack(self, x_1N: Tensor) -> Tensor:
         """(1, N, ...) back as (B, L, ...), zeros at padding."""
-        flat = x_1N.squeeze(0)
-        if self.places_N is not None:
-            empty = flat.new_zeros((self.mask_BL.numel(), *flat.shape[1:]))
-            flat = empty.index_copy(0, self.places_N, flat)
-        return flat.view(*self.mask_BL.shape, *flat.shape[1:])
+        x_N = x_1N.squeeze(0)
+        flat = x_N.new_zeros((self.mask_BL.numel(), *x_N.shape[1:])).index_copy(0, self.places_N, x_N)
+        return flat.view(*self.mask_BL.shape, *x_N.shape[1:])
 
     def unpack_heads(self, x_1HNE: Tensor) -> Tensor:
         """Queries, keys or values (1, H, N, E) back as (B, H, L, E)."""
@@ -66,8 +61,13 @@ class Segments:
 
 
 def segments_of(mask_BL: Tensor, *, packed: bool) -> Segments | None:
-    """The segments of a right-padded mask; None where positions stay as they are, as for single ones."""
-    return Segments.of(mask_BL) if packed and mask_BL.shape[1] > 1 else None
+    """The segments of a right-padded mask; None where positions stay as they are.
+
+    So do single ones, and where all are real, which on a CPU is looked up.
+    """
+    if not packed or mask_BL.shape[1] == 1 or (mask_BL.device.type == "cpu" and bool(mask_BL.all())):
+        return None
+    return Segments.of(mask_BL)
 
 
 def pack(x_BL: Tensor, segments: Segments | None) -> Tensor:
