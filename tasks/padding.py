@@ -12,16 +12,24 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from encoders.base import Sequences
+from tasks.mapped import shared
+
+LARGE = 32 * 2**20  # bytes, from which on rows are memory-mapped
 
 
 class Ragged:
-    """N arrays (L_i, ...) end to end: no padding is kept, and a worker process shares it without copying objects."""
+    """N arrays (L_i, ...) end to end: no padding is kept, and a worker process shares it without copying objects.
+
+    LARGE ones are memory-mapped and read-only, so that all processes of a machine that hold the same rows share them.
+    """
 
     def __init__(self, rows: Iterable[Any], dtype: DTypeLike) -> None:
         arrays = [np.asarray(row, dtype=dtype) for row in rows]
         self.lengths: NDArray[np.int64] = np.array([len(row) for row in arrays], dtype=np.int64)
         self.offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
         self.values: NDArray[Any] = np.concatenate(arrays) if arrays else np.zeros(0, dtype)
+        if self.values.nbytes >= LARGE:
+            self.values = shared(self.values)
 
     def __len__(self) -> int:
         return len(self.lengths)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer as Backend
 
 from tasks.data.base import DataError
+from tasks.encodings import Encoded, remembered
 from tasks.specials import Frame, Specials
-from tasks.tokenizers import Encoded, Text, Tokenizer
+from tasks.tokenizers import Text, Tokenizer
 
 FILES = (  # what is read, the first alone being needed
     "tokenizer.json",
@@ -121,8 +122,14 @@ class Pretrained(Tokenizer):
         return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
 
     def encode(self, texts: Sequence[Text]) -> list[Encoded]:
-        """Ids of each text."""
+        """Ids of each text; of many from the cache, where they are."""
         assert self.backend is not None, "fit first"
+        checked = [_text(text) for text in texts]
+        recipe = (type(self).__name__, self.vocabulary, sorted(self._special_ids), self.specials)
+        return remembered(recipe, checked, lambda: self._encode(checked))
+
+    def _encode(self, texts: Sequence[str | list[str]]) -> list[Encoded]:
+        assert self.backend is not None
         encoded: list[Encoded] = []
         special = sorted(self._special_ids)
         for start in range(0, len(texts), 4096):  # bounds the memory of the library's own objects
@@ -142,13 +149,17 @@ class Pretrained(Tokenizer):
 
 
 # -- ids of texts ----------------------------------------------------------------------------------------------------
-def _joined(text: Text) -> str:
+def _text(text: Text) -> str | list[str]:
     if isinstance(text, np.ndarray):
         raise DataError("tokenizer: the data's sources are ids; use tasks.tokenizers.Ids")
+    return text
+
+
+def _joined(text: str | list[str]) -> str:
     return text if isinstance(text, str) else " ".join(text)
 
 
-def _encoded(text: Text, joined: str, ids: NDArray[np.int64], offsets: list[tuple[int, int]]) -> Encoded:
+def _encoded(text: str | list[str], joined: str, ids: NDArray[np.int64], offsets: list[tuple[int, int]]) -> Encoded:
     """`offsets` are where each id begins and ends in `joined`; a space before a word may belong to its first piece."""
     offsets_L2 = np.fromiter((end for pair in offsets for end in pair), dtype=np.int64).reshape(-1, 2)
     begins_L = np.maximum.accumulate(offsets_L2[:, 0]) if len(ids) else offsets_L2[:, 0]

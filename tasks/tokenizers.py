@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -17,6 +17,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
 from tasks.data.base import DataError
+from tasks.encodings import Encoded, remembered
 from tasks.specials import Frame, Specials
 from tasks.vocabulary import cached, content_hash
 
@@ -24,15 +25,6 @@ PAD, UNK, BOS, EOS, SEP, MASK = range(6)  # the first ids of every vocabulary th
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<sep>", "<mask>")
 
 Text = str | list[str] | NDArray[np.int64]  # running text, words that are split already, or ids (for Ids alone)
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """One text as ids."""
-
-    ids: NDArray[np.int64]  # (L,)
-    words: NDArray[np.int64]  # (L,) for each id, the number of the word it comes from; -1 outside words
-    characters: NDArray[np.int64]  # (L,) characters that each id stands for, up to the next id; their sum is the text
 
 
 class Tokenizer(ABC):
@@ -130,11 +122,17 @@ class _Backed(Tokenizer):
         self.backend.encode_special_tokens = True  # "<pad>" in a text is text
 
     def encode(self, texts: Sequence[Text]) -> list[Encoded]:
-        """Ids of each text."""
+        """Ids of each text; of many from the cache, where they are."""
         assert self.backend is not None, "fit first"
+        checked = [_text(text) for text in texts]
+        recipe = (type(self).__name__, *self.recipe(), hashlib.sha256(self.backend.to_str().encode()).hexdigest())
+        return remembered(recipe, checked, lambda: self._encode(checked))
+
+    def _encode(self, texts: Sequence[str | list[str]]) -> list[Encoded]:
+        assert self.backend is not None
         encoded: list[Encoded] = []
         for start in range(0, len(texts), 4096):  # bounds the memory of the library's own objects
-            chunk = [_text(text) for text in texts[start : start + 4096]]
+            chunk = texts[start : start + 4096]
             items = [self.pieces(text) for text in chunk]
             found = self.backend.encode_batch([strings for strings, _ in items], is_pretokenized=True)
             for text, (_, starts), one in zip(chunk, items, found, strict=True):

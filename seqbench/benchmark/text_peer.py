@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from seqbench.benchmark.base import Settings
 
+hf: Any = transformers  # which is typed in part
 Sampling = Literal["random", "group_by_length"]
 HEAD = "head.safetensors"
 
@@ -25,9 +26,10 @@ class Classifier(nn.Module):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.bert = transformers.BertModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False)
+        self.bert = hf.BertModel.from_pretrained(folder, dtype=torch.float32, add_pooling_layer=False)
         head = load_file(folder / HEAD)
-        self.head = nn.Linear(*reversed(head["head.weight"].shape))
+        outputs, dim = head["head.weight"].shape
+        self.head = nn.Linear(dim, outputs)
         self.head.load_state_dict({key.removeprefix("head."): value for key, value in head.items()})
         self.tokens = 0  # real positions given to forward
 
@@ -45,7 +47,7 @@ class Translator(nn.Module):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.bart = transformers.BartForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        self.bart = hf.BartForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
         self.tokens = 0
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, **rest: Tensor) -> Any:
@@ -58,7 +60,7 @@ def save(name: str, folder: Path, *, vocab_size: int, positions: int, special: d
     """A checkpoint of random weights, of the size of our preset (configs/encoder/bert.yaml, bart.yaml)."""
     torch.manual_seed(0)
     if name == "sst2":
-        bert = transformers.BertConfig(
+        bert = hf.BertConfig(
             vocab_size=vocab_size,
             hidden_size=128,
             num_hidden_layers=4,
@@ -66,14 +68,14 @@ def save(name: str, folder: Path, *, vocab_size: int, positions: int, special: d
             intermediate_size=512,
             max_position_embeddings=positions,
         )
-        transformers.BertModel(bert, add_pooling_layer=False).save_pretrained(folder)
+        hf.BertModel(bert, add_pooling_layer=False).save_pretrained(folder)
         return
     sides = {
         f"{side}_{key}": n
         for side in ("encoder", "decoder")
         for key, n in {"layers": 2, "attention_heads": 4, "ffn_dim": 512}.items()
     }
-    bart = transformers.BartConfig(
+    bart = hf.BartConfig(
         vocab_size=vocab_size,
         d_model=128,
         max_position_embeddings=positions,
@@ -87,7 +89,7 @@ def save(name: str, folder: Path, *, vocab_size: int, positions: int, special: d
         forced_eos_token_id=None,
         **sides,
     )
-    transformers.BartForConditionalGeneration(bart).save_pretrained(folder)
+    hf.BartForConditionalGeneration(bart).save_pretrained(folder)
 
 
 class Peer:
@@ -98,7 +100,7 @@ class Peer:
 
         words = {"[PAD]" if i == pad else f"w{i}": i for i in range(pad + 2)}
         backend = Tokenizer(models.WordLevel(words, unk_token="[PAD]"))
-        self.tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
+        self.tokenizer = hf.PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]")
         assert self.tokenizer.pad_token_id == pad
         self.name, self.folder, self.features, self.rows = name, folder, list(features), rows
 
@@ -109,18 +111,18 @@ class Peer:
     def collator(self, model: Any) -> Any:
         """The library's own, padding to the longest of a batch."""
         if self.name == "sst2":
-            return transformers.DataCollatorWithPadding(self.tokenizer)
-        return transformers.DataCollatorForSeq2Seq(self.tokenizer, model=model.bart)
+            return hf.DataCollatorWithPadding(self.tokenizer)
+        return hf.DataCollatorForSeq2Seq(self.tokenizer, model=model.bart)
 
     def train(self, settings: Settings, *, steps: int, seed: int, sampling: Sampling) -> tuple[int, float]:
         """Real positions trained on after the first step, and the seconds of it."""
         model = self.model()
         watch = _Clock(model, settings, steps)
-        transformers.utils.logging.set_verbosity_error()
+        hf.utils.logging.set_verbosity_error()
         with tempfile.TemporaryDirectory() as folder:
-            trainer = transformers.Trainer(
+            trainer = hf.Trainer(
                 model=model,
-                args=transformers.TrainingArguments(
+                args=hf.TrainingArguments(
                     output_dir=folder,
                     per_device_train_batch_size=self.rows,
                     max_steps=steps,
@@ -136,11 +138,11 @@ class Peer:
                     report_to="none",
                     disable_tqdm=True,
                 ),
-                train_dataset=self.features,  # type: ignore[arg-type]  # whatever has a length and rows by number
+                train_dataset=self.features,  # whatever has a length and rows by number
                 data_collator=self.collator(model),
                 callbacks=[watch],
             )
-            trainer.remove_callback(transformers.PrinterCallback)
+            trainer.remove_callback(hf.PrinterCallback)
             trainer.train()
         return watch.tokens, watch.seconds
 
