@@ -83,9 +83,10 @@ def _write(folder: Path, arrays: Arrays) -> bool:
             np.save(temporary / f"{name}.npy", array, allow_pickle=False)
             sums[name] = hashlib.sha256(_bytes(array)).hexdigest()
         (temporary / SUMS).write_text(json.dumps(sums))
-        shutil.rmtree(folder, ignore_errors=True)  # a damaged one; who maps it keeps his pages
+        if folder.exists() and _read(folder) is None:  # damaged; not what another process has just written, and maps
+            shutil.rmtree(folder)
         os.replace(temporary, folder)
-    except OSError:  # the disk is full; or another process has just written the same
+    except OSError:  # another process was faster; or the disk is full
         return folder.is_dir()
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
