@@ -31,6 +31,7 @@ from seqbench.fit import Fitted, fit, parts_of_first_epoch
 from seqbench.health import Deadline, Diverged, TimedOut
 from seqbench.loggers import About, Sink, check_account, open_sinks
 from seqbench.place import placed
+from seqbench.pretraining import take_over
 from seqbench.progress import Bar, Event, Lines, Watch, ignore
 from seqbench.ranks import ALONE, Ranks
 from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status, TuningFacts
@@ -58,6 +59,7 @@ class Attempt:
         watch: Watch | None,
         jobs: int,
         tuning: TuningFacts | None = None,
+        first: Record | None = None,
         withhold: bool = False,
         note: str = "",
     ) -> None:
@@ -74,7 +76,8 @@ class Attempt:
         self.threads = threads_of(config, self.size, nodes)
         self.found = facts(
             config, task, run_id, known, threads=self.threads, jobs=jobs, devices=self.size, nodes=nodes
-        ) | {"tuning": tuning}
+        ) | {"tuning": tuning, "parents": [] if first is None else [first.id]}
+        self.first = first  # whose weights it begins with
         self.withhold = withhold  # a trial: the test split is not read
         self.progress = Progress(started=self.found.pop("started"))
         self.checkpoints = Checkpoints(self.folder / "checkpoints", _stamp(self.found))
@@ -144,6 +147,8 @@ class Attempt:
         task.setup(withhold=self.withhold)
         self.found["splits"] = provenance.split_facts(task)
         encoder = make_encoder(config, task)
+        if self.first is not None:
+            take_over(encoder, self.first, self.store.root)
         self.found["encoder"] = self.found["encoder"].model_copy(update={"family": encoder.family})
         given: dict[str, dict[int, Any]]
         if isinstance(encoder, Trivial):

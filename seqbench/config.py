@@ -192,6 +192,19 @@ class Logger(_Section):
     wandb: WandB | None = None
 
 
+class Pretrain(_Section):
+    """A run before this one, of the same encoder, with whose weights this one begins. Its own sections, as a run's."""
+
+    name: str  # of its task, in its record
+    encoder: dict[str, Any]  # settings of the encoder that are other in it, such as a mask
+    task: dict[str, Any]
+    protocol: Protocol
+    budget: Budget
+    optimizer: dict[str, Any]
+    schedule: Schedule
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None  # None: the run's
+
+
 class Names(_Section):
     """Which config files were chosen, by their names; `study` where the run belongs to one."""
 
@@ -220,6 +233,7 @@ class RunConfig(_Section):
     trainer: Trainer
     logger: Logger
     tune: Tune | None = None
+    pretrain: Pretrain | None = None
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     label: str | None
     task_label: str | None = None  # records made before it was there have none

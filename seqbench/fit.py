@@ -116,6 +116,8 @@ def fit(
     )
     ranks.join()
     state = ranks.first(lambda: state)
+    if config.pretrain is not None and ranks.several:  # which the first rank alone has taken over
+        module.load_state_dict(ranks.first(lambda: weights(module)))
     if budget.flops is not None:
         meter.per_position = ranks.first(lambda: _operations(config, module, loader))
     random_states = _random_states(config.seed, ranks.rank, state)

@@ -10,12 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqbench.build import locate
+from seqbench.build import locate, task_of
 from seqbench.config import RunConfig
 from seqbench.lineage import targets
+from seqbench.pretraining import before
 from seqbench.schema import Node
 from tasks.base import Task
-from tasks.data.base import DataSet
+from tasks.data.base import DataSet, Identified
 
 IDS = 3  # version of this recipe; in the hash
 
@@ -71,9 +72,26 @@ def facts(config: RunConfig, task: Task) -> dict[str, Any]:
         "seed": config.seed,
         "deterministic": config.deterministic,
     }
+    if config.pretrain is not None:
+        found["pretrain"] = digest(_pretraining(config))
     if config.tune is not None:
         found["tune"] = config.tune.model_dump(exclude={"chosen"})
         for key in config.tune.space:
+            _put(found, key.split("."), "tuned")
+    return found
+
+
+def _pretraining(config: RunConfig) -> dict[str, Any]:
+    """The facts of the run before this one; of its seed and its encoder what is not this run's."""
+    first = before(config)
+    assert config.pretrain is not None
+    assert first is not None
+    found = facts(first, task_of(first.task, first.allowed))
+    if config.pretrain.seed is None:
+        del found["seed"]
+    for key in config.tune.space if config.tune is not None else ():
+        section, _, rest = key.partition(".")
+        if section == "encoder" and rest.split(".")[0] not in config.pretrain.encoder:
             _put(found, key.split("."), "tuned")
     return found
 
@@ -99,8 +117,13 @@ def digest(value: Any) -> str:
 
 
 def data_identity(task: Task) -> list[str]:
-    """sha256 of what the task's data comes from, in the data set's order; names and addresses don't count."""
-    return [fact.sha256 for fact in task.data.identity()]
+    """sha256 of what the task's data comes from, in the data set's order; then of its tokenisers' own.
+
+    Names and addresses don't count.
+    """
+    others = [value for value in vars(task).values() if isinstance(value, Identified) and value is not task.data]
+    parts: list[Identified] = [task.data, *others]
+    return [fact.sha256 for part in parts for fact in part.identity()]
 
 
 def without_paths(node: Any, allowed: tuple[str, ...]) -> Any:

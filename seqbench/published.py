@@ -13,7 +13,10 @@ PUBLISHED = ROOT / "results" / "published"
 
 
 def keep(results: Path, ids: Sequence[str], into: Path) -> None:
-    """Copy records (JSON alone) into a folder. Raises ConfigError for one that isn't there."""
+    """Copy records (JSON alone) into a folder, with those of the runs before them.
+
+    Raises ConfigError for one that isn't there.
+    """
     from seqbench.store import Store
 
     for this in ids:
@@ -21,6 +24,7 @@ def keep(results: Path, ids: Sequence[str], into: Path) -> None:
         if record is None:
             raise ConfigError(f"results: {results} has no record {this}")
         Store(into).write(portable(record))
+        keep(results, record.parents, into)
 
 
 def portable(record: Record) -> Record:

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from seqbench import pretraining
 from seqbench.build import build_task, check_pair, check_selection
 from seqbench.casualty import was_killed
 from seqbench.claim import claim
@@ -84,6 +85,7 @@ def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note
     check_selection(config, task)
     config = matched(without_floors(config), withhold=trial)
     check(config)
+    pretraining.check(config)
     store = Store(config.results)
     this = run_id(config, task)
     known = _known(store, this, config)
@@ -113,8 +115,21 @@ def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note
                 lambda one, which: run(one, watch=watch, jobs=jobs, trial=True, note=which, again=again).record,
                 watch or ignore,
             )
+        first = pretraining.made(
+            config, lambda one: run(one, watch=watch, jobs=jobs, note="pretraining").record, watch or ignore
+        )
         attempt = Attempt(
-            config, task, this, store, known=known, watch=watch, jobs=jobs, tuning=tuning, withhold=trial, note=note
+            config,
+            task,
+            this,
+            store,
+            known=known,
+            watch=watch,
+            jobs=jobs,
+            tuning=tuning,
+            first=first,
+            withhold=trial,
+            note=note,
         )
         begun = again and attempt.checkpoints.begun() >= config.asked
         return Outcome(attempt.run(afresh=not begun and (config.rerun == "always" or not cut)), skipped=False)

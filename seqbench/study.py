@@ -93,7 +93,7 @@ class _Row:
 
 def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
     rows = _rows(grid, Compositions(loader))
-    from seqbench import identity  # with torch: after all that can be said without it
+    from seqbench import identity, pretraining  # with torch: after all that can be said without it
     from seqbench.build import PairError, check_optimizer, check_selection
     from seqbench.match import matched
     from seqbench.tuning import check, without_floors
@@ -116,6 +116,7 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
         try:
             row.config = matched(without_floors(row.config), ready)
             check(row.config, ready)
+            pretraining.check(row.config)
         except PairError as error:
             out = LeftOut(encoder=row.config.names.encoder, task=row.config.names.task, reason=_short(error))
             left_out[pair] = out

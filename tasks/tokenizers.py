@@ -16,7 +16,7 @@ from pydantic import Field
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Backend
 
-from tasks.data.base import DataError
+from tasks.data.base import DataError, DataSet, FileFact
 from tasks.encodings import Encoded, remembered
 from tasks.specials import Frame, Specials
 from tasks.vocabulary import cached, content_hash
@@ -45,6 +45,10 @@ class Tokenizer(ABC):
     def frame(self, parts: int) -> Frame:
         """What stands around a number of texts that are read as one: `sep` between them, unless it says otherwise."""
         return Frame(between=(self.specials.sep,))
+
+    def identity(self) -> list[FileFact]:
+        """What its vocabulary comes from besides its arguments and the task's own training texts: nothing."""
+        return []
 
     @abstractmethod
     def fit(self, texts: Sequence[Text]) -> None:
@@ -293,3 +297,44 @@ def _byte_names() -> list[str]:
         names.append(chr(byte) if byte in printable else chr(above))
         above += byte not in printable
     return names
+
+
+class FittedOn(Tokenizer):
+    """A tokeniser whose vocabulary is learnt on the training texts of another data set, so that tasks share it.
+
+    What begins with the weights of a run on other data has its ids by this.
+    """
+
+    def __init__(self, *, tokenizer: Tokenizer, data: DataSet) -> None:
+        self.inner, self.data = tokenizer, data
+
+    def identity(self) -> list[FileFact]:
+        """The files of the other data set."""
+        return self.data.identity()
+
+    def fit(self, texts: Sequence[Text]) -> None:
+        """Learn the vocabulary of the other data set; `texts` play no part. Raises DataError for one without text."""
+        self.data.check()
+        found: list[Text] = []
+        for example in self.data.read("train"):
+            parts = example.source if isinstance(example.source, tuple) else (example.source,)
+            found += parts
+        self.inner.fit(found)
+        self.specials, self.vocabulary, self.segments = self.inner.specials, self.inner.vocabulary, self.inner.segments
+
+    def frame(self, parts: int) -> Frame:
+        """As the tokeniser within."""
+        return self.inner.frame(parts)
+
+    def encode(self, texts: Sequence[Text]) -> list[Encoded]:
+        """Ids of each text."""
+        return self.inner.encode(texts)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of the ids."""
+        return self.inner.decode(ids)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids."""
+        return self.inner.vocab_size

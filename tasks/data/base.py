@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 SPLITS = ("train", "valid", "test")
 
@@ -61,6 +61,14 @@ class FileFact:
     url: str
     sha256: str  # of the file's bytes; of the generated examples' canonical JSON for a generator
     size: int | None = None  # bytes
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """What is made of files: a data set, or a part of a task that reads one."""
+
+    def identity(self) -> list[FileFact]:
+        """The files, by their checksums; [] for none."""
 
 
 class DataSet(ABC):

@@ -1,0 +1,136 @@
+"""A run that begins with another's weights: the run before it, made where it is missing, and what is taken over."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from seqbench.claim import Claimed
+from seqbench.config import RunConfig, check_config
+from seqbench.errors import ConfigError
+from seqbench.explain import join
+from seqbench.progress import Event, Watch
+from seqbench.record import Record
+from seqbench.store import Store
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from encoders.base import Encoder
+
+POLL = 2.0  # seconds between looks at a run that another process is at
+SHOWN = 3  # weights that a message names
+SECTIONS = ("task", "protocol", "budget", "optimizer", "schedule")
+
+
+def before(config: RunConfig) -> RunConfig | None:
+    """The run that `pretrain` describes, an ordinary one; None where there is none.
+
+    It has the run's encoder (with `pretrain.encoder` on top), trainer and, where none is given, seed. Raises
+    ConfigError, each line with the key in front.
+    """
+    stage = config.pretrain
+    if stage is None:
+        return None
+    tree = config.resolved()
+    sections = tree["pretrain"]
+    unknown = [key for key in stage.encoder if key not in config.encoder]
+    if unknown:
+        raise ConfigError(f"pretrain.encoder.{unknown[0]}: encoder {config.names.encoder} has no {unknown[0]}")
+    tree |= {key: sections[key] for key in SECTIONS}
+    tree |= {
+        "encoder": {**config.encoder, **stage.encoder},
+        "seed": config.seed if stage.seed is None else stage.seed,
+        "pretrain": None,
+        "tune": None,
+        "label": None,
+        "task_label": None,
+        "rerun": "never",
+        "logger": {},
+    }
+    if stage.budget.match is not None:
+        raise ConfigError("pretrain.budget.match: the encoder has the size of the run's; leave it out")
+    names = config.names.model_copy(update={"task": stage.name, "study": None, "experiment": None, "tune": None})
+    try:
+        return check_config(tree, names, [], allowed=config.allowed, found=True)
+    except ConfigError as error:
+        raise join([f"pretrain: {line}" for line in str(error).splitlines()]) from None
+
+
+def check(config: RunConfig) -> None:
+    """Raise ConfigError where the run before this one cannot be. Reads no data."""
+    from seqbench.build import build_task, check_pair, check_selection
+
+    first = before(config)
+    if first is None:
+        return
+    try:
+        task = build_task(first)
+        check_pair(first, task)
+        check_selection(first, task)
+    except ConfigError as error:
+        raise ConfigError(f"pretrain: {error}") from None
+
+
+def made(config: RunConfig, run: Callable[[RunConfig], Record], watch: Watch) -> Record | None:
+    """The record of the run before this one: found, or made by `run`; where another process is at it, waited for."""
+    first = before(config)
+    while first is not None:
+        try:
+            return run(first)
+        except Claimed:
+            watch(Event(kind="score"))  # where somebody wants this process to end, it does so here
+            time.sleep(POLL)
+    return None
+
+
+def take_over(encoder: Encoder, record: Record, results: Path) -> None:
+    """Give an encoder the weights of the run before it, all of them.
+
+    Raises RuntimeError for a run that did not finish, and ConfigError for weights that are not there, are not the
+    ones of the record, or are of an encoder of other sizes.
+    """
+    if record.status != "finished":
+        raise RuntimeError(f"pretrain: the run before this one, {record.id}, is {record.status}: {record.reason}")
+    theirs = weights(record, results)
+    ours = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
+    shapes = {name: tuple(value.shape) for name, value in theirs.items()}
+    differ = [
+        f"{name}: {_shape(shapes.get(name))} in run {record.id}, {_shape(ours.get(name))} here"
+        for name in dict.fromkeys([*ours, *shapes])
+        if ours.get(name) != shapes.get(name)
+    ]
+    if differ:
+        more = f"\nand {len(differ) - SHOWN} more" if len(differ) > SHOWN else ""
+        hint = "one tokenizer for both (tasks.tokenizers.FittedOn), one max_length, the same blocks"
+        raise ConfigError(
+            f"pretrain: its encoder's weights don't fit, which takes {hint}\n{'; '.join(differ[:SHOWN])}{more}"
+        )
+    encoder.load_state_dict(theirs)
+
+
+def weights(record: Record, results: Path) -> dict[str, Tensor]:
+    """The encoder's weights of a finished run, as it was tested. Raises ConfigError, see `take_over`."""
+    import hashlib
+
+    import safetensors.torch
+
+    again = f"make it anew: delete {Store(results).folder(record.id)}"
+    if record.checkpoint is None:
+        raise ConfigError(f"pretrain: run {record.id} left no weights; {again}")
+    path = Store(results).folder(record.id) / record.checkpoint.path
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise ConfigError(f"pretrain: {path} is missing; {again}") from None
+    if hashlib.sha256(content).hexdigest() != record.checkpoint.sha256:
+        raise ConfigError(f"pretrain: {path} is not the file of its record (its sha256 differs); {again}")
+    prefix = "encoder."
+    every = safetensors.torch.load(content)
+    return {name.removeprefix(prefix): value for name, value in every.items() if name.startswith(prefix)}
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    return "absent" if shape is None else "x".join(map(str, shape)) or "a number"
