@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from encoders.base import Encoder
-from seqbench import identity, provenance, randomness
+from seqbench import identity, match_cache, provenance, randomness
 from seqbench.build import PairError, build_task, is_trivial, locate
-from seqbench.claim import Claimed, claim
 from seqbench.config import Budget, RunConfig
-from seqbench.errors import ConfigError, RecordError
+from seqbench.errors import ConfigError
 from seqbench.facts import device_of
 from seqbench.match_measure import counted, latency, measure_of, operations
 from seqbench.match_search import LARGEST, Found, search
 from seqbench.record import MatchFacts
 from seqbench.schema import Node
-from seqbench.store import reason_of, write_atomic
 from tasks.base import Task
 
 FOLDER = "matches"  # in the results: what was solved, by a hash of what it depends on
@@ -35,11 +32,11 @@ def matched(config: RunConfig, tasks: dict[str, Task] | None = None, *, withhold
     """The config with what `budget.match` solves, in the encoder's node and in `budget.matched`; else as it is.
 
     Trivial rows, which have no size, and configs that are solved already stay as they are. What was solved once is
-    read from `results/matches/` and counted again (a latency, which moves by itself, is not measured again), and
-    solved anew where it misses. Data is read for that: the vocabulary and the lengths decide what a size comes to
-    (`tasks` keeps those that were set up; `withhold`, and a config that is to be tuned, leave the test split unread).
-    Raises PairError where it can't be: for an encoder that declares no width,
-    and for a target that its sizes miss by more than the tolerance; DataError, and ConfigError for impossible nodes.
+    read from `results/matches/` and counted again (a latency, which moves by itself, is not measured again: its file
+    has a checksum), and solved anew where it misses. Data is read for that: the vocabulary and the lengths decide
+    what a size comes to (`tasks` keeps those that were set up; `withhold`, and a config that is to be tuned, leave
+    the test split unread). Raises PairError where it can't be: for an encoder that declares no width, and for a
+    target that its sizes miss by more than the tolerance; DataError, and ConfigError for impossible nodes.
     """
     budget = config.budget
     if budget.match is None or is_trivial(config):
@@ -51,16 +48,16 @@ def matched(config: RunConfig, tasks: dict[str, Task] | None = None, *, withhold
     tasks = {} if tasks is None else tasks
     path = Path(config.results) / FOLDER / f"{_digest(config)}.json"
 
-    def holds(changes: dict[str, int]) -> bool:
+    def holds(changes: dict[str, int], sealed: bool) -> bool:
         if not sizes.can_be(changes):
             return False
-        return budget.match == "latency" or _reaches(config, changes, _task(config, tasks, withhold))
+        return sealed if budget.match == "latency" else _reaches(config, changes, _task(config, tasks, withhold))
 
-    changes = _read(path)
-    if changes is None or not holds(changes):
-        changes = _solve(config, sizes, _task(config, tasks, withhold))
-        changes = _keep(path, changes, holds)
-    return with_sizes(config, changes)
+    found = match_cache.read(path)
+    if found is not None and holds(*found):
+        return with_sizes(config, found[0])
+    changes = _solve(config, sizes, _task(config, tasks, withhold))
+    return with_sizes(config, match_cache.keep(path, changes, holds))
 
 
 def with_sizes(config: RunConfig, changes: dict[str, int]) -> RunConfig:
@@ -77,12 +74,14 @@ def facts(config: RunConfig, encoder: Encoder, task: Task) -> MatchFacts | None:
     budget = config.budget
     if budget.match is None or budget.target is None or budget.matched is None:
         return None
+    spread = None
     if budget.match == "params":
         reached = counted(budget, encoder, task)
     elif budget.match == "flops":
         reached = operations(encoder, task)
     else:
-        reached = latency(encoder, task, torch.device(device_of(config)))
+        timed = latency(encoder, task, torch.device(device_of(config)))
+        reached, spread = timed.ms, timed.spread
     return MatchFacts(
         of=budget.match,
         count=budget.count if budget.match == "params" else None,
@@ -90,6 +89,7 @@ def facts(config: RunConfig, encoder: Encoder, task: Task) -> MatchFacts | None:
         reached=reached,
         leftover=(reached - budget.target) / budget.target,
         tolerance=tolerance_of(budget),
+        spread=spread,
         solved=budget.matched,
     )
 
@@ -294,30 +294,3 @@ def _digest(config: RunConfig) -> str:
     else:
         place = provenance.code().source_sha256
     return identity.digest({**given, "match": match, "place": place})
-
-
-def _read(path: Path) -> dict[str, int] | None:
-    try:
-        content = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return None  # a damaged one is solved again
-    return content if isinstance(content, dict) and all(type(v) is int for v in content.values()) else None
-
-
-def _keep(path: Path, changes: dict[str, int], holds: Callable[[dict[str, int]], bool]) -> dict[str, int]:
-    """Write a solution down, unless another process was first with one that holds: then that is the one that counts.
-
-    Looked at and written by one process at a time, for a damaged file, or one that doesn't hold, is replaced.
-    """
-    while True:
-        try:
-            with claim(path.with_suffix("")):
-                first = _read(path)
-                if first is not None and holds(first):
-                    return first
-                write_atomic(path, (json.dumps(changes) + "\n").encode())
-                return changes
-        except Claimed:
-            time.sleep(0.02)
-        except OSError as error:
-            raise RecordError(f"results: {path.parent} cannot be written to ({reason_of(error)})") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,18 @@ from seqbench.operations import counting
 from seqbench.schema import Node
 from tasks.base import Task
 
-WARM_UP, PASSES, MOST, SECONDS = 3, 5, 100, 0.3  # latency: passes before, fewest and most that count, when to stop
+WARM_UP = 3  # latency: passes before those that count
+AGREE, MOST = 5, 25  # rounds that are to agree, and rounds at most
+PASSES, SECONDS = 20, 0.06  # of a round, at most
+STEADY = 0.05  # how near the rounds are to come to each other, relative
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Milliseconds, and how unsure they are: how far the least of AGREE rounds lie apart, relative."""
+
+    ms: float
+    spread: float
 
 
 def counted(budget: Budget, encoder: Encoder, task: Task) -> float:
@@ -44,24 +56,42 @@ def operations(encoder: Encoder, task: Task) -> float:
     return float(counter.get_total_flops())
 
 
-def latency(encoder: Encoder, task: Task, device: torch.device) -> float:
+def latency(encoder: Encoder, task: Task, device: torch.device) -> Timed:
     """Milliseconds of a forward pass, decoding included, on the validation example of median length.
 
-    The least of some passes: whatever else the machine does only adds to it, so it moves less than a median.
+    The least of many passes: whatever else the machine does only adds to it, so it moves less than a median. They come
+    in rounds, of which AGREE must have found about the same least time: on a busy machine there are more of them, so
+    that one in a lucky moment, or none in one, shows as `spread`.
     """
     encoder.to(device).eval()
     task.to(device).eval()
     batch = task.collate("valid", _median_row(task, "valid")).to(device)
-    times: list[float] = []
-    begin = time.perf_counter()
+
+    def once() -> float:
+        start = time.perf_counter()
+        task(encoder, batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return 1000 * (time.perf_counter() - start)
+
     with randomness.isolated(0), torch.no_grad():
-        while len(times) < WARM_UP + PASSES or (len(times) < MOST and time.perf_counter() - begin < SECONDS):
-            start = time.perf_counter()
-            task(encoder, batch)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            times.append(1000 * (time.perf_counter() - start))
-    return min(times[WARM_UP:])
+        for _ in range(WARM_UP):
+            once()
+        return timed(once)
+
+
+def timed(once: Callable[[], float]) -> Timed:
+    """The least of what `once` gives, in rounds until AGREE of them come to it within STEADY, or MOST are done."""
+    least: list[float] = []
+    while True:
+        begin, times = time.perf_counter(), [once()]
+        while len(times) < PASSES and time.perf_counter() - begin < SECONDS:
+            times.append(once())
+        least = sorted([*least, min(times)])
+        if len(least) >= AGREE:
+            spread = (least[AGREE - 1] - least[0]) / least[0]
+            if spread <= STEADY or len(least) == MOST:
+                return Timed(least[0], spread)
 
 
 def _median_row(task: Task, split: str) -> Any:
@@ -83,6 +113,6 @@ def measure_of(config: RunConfig, task: Task) -> Callable[[Node], float]:
         with randomness.isolated(0):
             encoder = encoder_of(node, allowed, spec)
             task.attach(encoder)
-        return operations(encoder, task) if budget.match == "flops" else latency(encoder, task, device)
+        return operations(encoder, task) if budget.match == "flops" else latency(encoder, task, device).ms
 
     return measure

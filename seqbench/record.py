@@ -126,6 +126,9 @@ class MatchFacts(_Part):
     reached: float
     leftover: float = Field(description="(reached - target) / target")
     tolerance: float
+    spread: float | None = Field(
+        default=None, description="of a latency: how far apart, relative, the least times of five rounds lay"
+    )
     solved: dict[str, int] = Field(description="config key -> value")
 
 

@@ -58,4 +58,10 @@ def _matched(records: Sequence[Record], label: str) -> list[str]:
     goal = f"{WORDS[first.of]} at {size(first.target)}"
     if any(abs(match.leftover) > match.tolerance for match in found):
         return [f"{label}: meant to be matched on {goal}, but up to {100 * most:.1f} % off: the rows are not equal"]
+    unsure = [match.spread for match in found if match.spread is not None and match.spread > match.tolerance]
+    if unsure:
+        return [
+            f"{label}: meant to be matched on {goal}, but {len(unsure)} of {len(found)} were measured no surer than "
+            f"{100 * max(unsure):.0f} % (a busy machine): the rows can't be called equal"
+        ]
     return [f"{label}: matched on {goal} within {100 * most:.1f} %"]

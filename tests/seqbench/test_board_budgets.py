@@ -57,6 +57,19 @@ def test_what_differs_is_named(tmp_path: Path) -> None:
     assert budgets.notices(rows[:1], "scan") == []
 
 
+def test_what_was_measured_on_a_busy_machine_is_not_called_equal(tmp_path: Path) -> None:
+    keys: dict[str, Any] = {"of": "latency", "count": None, "target": 6.0, "tolerance": 0.2}
+    rows = [
+        [record_of(tmp_path, name, match=match_of(6.0, spread=spread, **keys))]
+        for name, spread in (("a", 0.2), ("b", 0.0))
+    ]
+    assert "matched on latency, ms at 6 within 0.0 %" in budgets.notices(rows, "scan")[0]
+    rows[0] = [record_of(tmp_path, "a", match=match_of(6.0, spread=0.21, **keys))]
+    (notice, *_) = budgets.notices(rows, "scan")
+    assert "1 of 2 were measured no surer than 21 %" in notice
+    assert notice.endswith("the rows can't be called equal")
+
+
 @pytest.mark.parametrize(("parameters", "told"), [(101_900, False), (102_100, True)])
 def test_two_per_cent_are_equal(tmp_path: Path, parameters: int, told: bool) -> None:
     rows = [[record_of(tmp_path, "lstm")], [record_of(tmp_path, "tcn", parameters)]]

@@ -14,7 +14,7 @@ import torch
 from hydra import version
 
 from encoders.base import InputSpec, Sequences, States
-from seqbench import match
+from seqbench import match, match_cache, match_measure
 from seqbench.build import PairError, build_encoder, build_task
 from seqbench.compose import own_loader
 from seqbench.compositions import Compositions
@@ -216,8 +216,31 @@ def test_latency_of_a_known_time_and_the_first_solution_stands(tmp_path: Path) -
     solved = match.matched(config)
     assert 35 < solved.encoder["dim"] <= 60
     (file,) = (tmp_path / match.FOLDER).glob("*.json")
-    file.write_text(json.dumps({"encoder.dim": solved.encoder["dim"] + 1}))
+    file.write_bytes(match_cache.content(file, {"encoder.dim": solved.encoder["dim"] + 1}))
     assert match.matched(config).encoder["dim"] == solved.encoder["dim"] + 1
+
+
+def test_a_latency_is_the_least_that_five_rounds_agree_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(match_measure, "SECONDS", 0.0)  # a pass a round
+    steady = iter([5.0, 9.0, 5.1, 5.0, 30.0, 5.2, 5.05])
+    found = match_measure.timed(lambda: next(steady))
+    assert (found.ms, round(found.spread, 9)) == (5.0, 0.04)
+    assert next(steady, None) is None  # as soon as five agree, and not before
+    busy = iter([8.0, 5.0, 7.0, 6.0, 9.0] + [20.0] * 20)
+    found = match_measure.timed(lambda: next(busy))
+    assert (found.ms, round(found.spread, 9)) == (5.0, 0.8)
+    assert next(busy, None) is None
+
+
+def test_how_unsure_a_latency_is_stands_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {"budget.match": "latency", "encoder": {"_target_": "tests.seqbench.test_match.Waits", **LINES}}
+    config = match.with_sizes(config_of(tmp_path, 6.0, changes), {"encoder.dim": 50})
+    task = build_task(config)
+    task.setup()
+    monkeypatch.setattr(match, "latency", lambda *_: match_measure.Timed(5.7, 0.31))
+    found = match.facts(config, build_encoder(config, task.spec), task)
+    assert found is not None
+    assert (found.reached, found.spread, round(found.leftover, 9)) == (5.7, 0.31, -0.05)
 
 
 # -- config, id, record --------------------------------------------------------------------------------------------
@@ -278,15 +301,45 @@ def test_what_lies_there_and_cannot_be_the_solution_is_solved_anew(
     first = match.matched(config)
     (file,) = (tmp_path / match.FOLDER).glob("*.json")
     good = file.read_text()
-    file.write_text(json.dumps(planted))
+    file.write_text(json.dumps(planted))  # as files of before, without a checksum
+    assert match.matched(config) == first
+    assert file.read_text() == good
+    file.write_bytes(match_cache.content(file, planted))
     if of == "latency" and planted == {"encoder.dim": 8}:  # what was measured stands
         assert match.matched(config).encoder["dim"] == 8
         return
     assert match.matched(config) == first
     assert file.read_text() == good
     near = {"encoder.dim": first.encoder["dim"] + (of == "latency")}
-    file.write_text(json.dumps(near))
+    file.write_bytes(match_cache.content(file, near))
     assert match.matched(config).budget.matched == near
+
+
+@pytest.mark.parametrize("of", ["params", "latency"])
+def test_a_damaged_or_edited_solution_is_told_and_solved_anew(
+    tmp_path: Path, of: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if of == "latency":
+        monkeypatch.setattr(match, "_solve", lambda *_: {"encoder.dim": 39})
+    config = config_of(tmp_path, {"params": params(39), "latency": 6.0}[of], {"budget.match": of})
+    first = match.matched(config)
+    (file,) = (tmp_path / match.FOLDER).glob("*.json")
+    good = file.read_text()
+    stray = match_cache.content(Path("another.json"), {"encoder.dim": 39}).decode()
+    for damage in (good.replace("39", "40"), good[:20], "[]", '{"solved": {"encoder.dim": "39"}}', stray):
+        file.write_text(damage)
+        capsys.readouterr()
+        assert match.matched(config) == first
+        assert file.read_text() == good
+        err = capsys.readouterr().err
+        assert err.startswith(f"{file}: ")
+        assert err.splitlines()[0].endswith("; it is solved anew")
+    capsys.readouterr()
+    assert match.matched(config) == first
+    assert capsys.readouterr().err == ""
+    file.write_text(json.dumps({"encoder.dim": 39}))  # of before: what can be counted again is believed, and only that
+    monkeypatch.setattr(match, "_solve", lambda *_: {"encoder.dim": 38})
+    assert match.matched(config).encoder["dim"] == (38 if of == "latency" else 39)
 
 
 def test_of_a_depth_the_width_beside_it_is_held_and_what_cannot_be_built_is_no_solution(tmp_path: Path) -> None:
@@ -319,15 +372,15 @@ def test_of_many_at_once_one_solution_stands(tmp_path: Path, monkeypatch: pytest
         time.sleep(0.02)  # so that all have looked before the first has written, if nothing holds them
         write_atomic(path, content)
 
-    monkeypatch.setattr(match, "write_atomic", slowly)
+    monkeypatch.setattr(match_cache, "write_atomic", slowly)
     path = tmp_path / match.FOLDER / "a.json"
     for damage in (None, '{"encoder.dim": '):
         if damage:
             path.write_text(damage)
         with ThreadPoolExecutor(8) as pool:
-            kept = list(pool.map(lambda dim: match._keep(path, {"encoder.dim": dim}, lambda _: True), range(8)))
+            kept = list(pool.map(lambda dim: match_cache.keep(path, {"encoder.dim": dim}, lambda *_: True), range(8)))
         assert len({one["encoder.dim"] for one in kept}) == 1
-        assert json.loads(path.read_text()) == kept[0]
+        assert match_cache.read(path) == (kept[0], True)
         assert [file.name for file in path.parent.iterdir()] == ["a.json"]
 
 
