@@ -60,6 +60,13 @@ class Module(pl.LightningModule):
             self.encoder.eval()
         return self
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """As every module's, without looking whether the name of a hook is a parameter: Lightning sets 30 a step."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of a batch, (), times its share in the step where several make one."""
         output = self.task(self.encoder, batch)

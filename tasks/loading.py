@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from tasks.random_state import NumpyState
+
 POOL = 64  # batches whose rows are sorted by length together: less padding, order still random at large
 
 
@@ -218,14 +220,14 @@ class _Rows(Dataset[Any]):
 @contextmanager
 def _seeded(*numbers: int) -> Iterator[None]:
     """Random states of python, numpy and torch on the CPU from `numbers`; afterwards they are as they were."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    before, arrays = (random.getstate(), torch.get_rng_state()), NumpyState.take()
     words = np.random.SeedSequence(numbers).generate_state(3)
     random.seed(int(words[0]))
-    np.random.seed(words[1])  # noqa: NPY002 -- libraries draw from the global one
+    np.random.seed(int(words[1]))  # noqa: NPY002 -- libraries draw from the global one
     torch.default_generator.manual_seed(int(words[2]))  # not torch.manual_seed: that reaches for CUDA, too
     try:
         yield
     finally:
         random.setstate(before[0])
-        np.random.set_state(before[1])  # noqa: NPY002
-        torch.set_rng_state(before[2])
+        torch.set_rng_state(before[1])
+        arrays.put()
