@@ -14,7 +14,7 @@ from seqbench.benchmark import command, page
 from seqbench.benchmark.base import Row, Settings, alone, alternate, compared, quantile
 
 QUICK = Settings(repeats=1, quick=True, threads=1, seed=0, clock="wall")
-LONG = {"startup"}  # more than two seconds, quick or not
+LONG = {"startup", "evaluation", "generation"}  # more than two seconds, quick or not: imports of torch, transformers
 
 
 @pytest.mark.parametrize(
