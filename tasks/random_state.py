@@ -53,5 +53,5 @@ class NumpyState:
 
 def _address() -> int | None:
     """Of the global generator's memory, where that is numpy's own one."""
-    bits = np.random.get_bit_generator()
+    bits = np.random.get_bit_generator()  # type: ignore[attr-defined]
     return int(bits.ctypes.state_address) if type(bits) is np.random.MT19937 else None

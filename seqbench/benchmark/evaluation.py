@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import importlib
 import os
 import tempfile
@@ -51,7 +52,7 @@ def measure(settings: Settings) -> list[Row]:
                     f"{where}, theirs in batches of {size}{' (its default)' if size == 8 else ''}",
                     alternate(
                         _rate(settings, number, pair.ours),
-                        _rate(settings, number, lambda t=trainer: t.predict(pair.split)),
+                        _rate(settings, number, functools.partial(trainer.predict, pair.split)),
                         repeats=settings.pairs(7),
                     ),
                     unit="rows/s",
@@ -119,14 +120,15 @@ class Pair:
 
         self.task = task
         size = 128
-        config = transformers.BertConfig(
-            vocab_size=task.spec.vocab_size,
-            hidden_size=size,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            intermediate_size=4 * size,
-            max_position_embeddings=task.spec.max_length,
-        )
+        sizes: dict[str, Any] = {
+            "vocab_size": task.spec.vocab_size,
+            "hidden_size": size,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "intermediate_size": 4 * size,
+            "max_position_embeddings": task.spec.max_length,
+        }
+        config = transformers.BertConfig(**sizes)
         bert = transformers.BertModel(config, add_pooling_layer=False)
         encoder = build(compose_node("encoder", "bert", changes={}), "encoder", ["encoders"], spec=task.spec)
         assert isinstance(encoder, Encoder)

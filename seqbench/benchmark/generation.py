@@ -29,27 +29,23 @@ def measure(settings: Settings) -> list[Row]:
     for name in presets:
         pair = Pair(name, settings.seed, new)
         for batch in batches:
-            for beams in (1, BEAMS):
-                source = sources(batch, settings.seed)
-                made = pair.check(source, beams)
-                rows.append(
-                    compared(
-                        f"{name}, {'greedy' if beams == 1 else f'{beams} beams'}, batch of {batch}",
-                        alternate(
-                            _rate(settings, made, lambda s=source, k=beams: pair.ours(s, k)),
-                            _rate(settings, made, lambda s=source, k=beams: pair.theirs(s, k)),
-                            repeats=settings.pairs(9),
-                        ),
-                        unit="tokens/s",
-                        goal=GOAL,
-                        better="higher",
-                    )
-                )
+            rows += [_row(settings, pair, name, sources(batch, settings.seed), beams) for beams in (1, BEAMS)]
     return rows
 
 
-def _rate(settings: Settings, tokens: int, call: Callable[[], object]) -> Callable[[], float]:
-    return lambda: tokens / settings.seconds(call)
+def _row(settings: Settings, pair: Pair, name: str, source: Sequences, beams: int) -> Row:
+    made = pair.check(source, beams)
+
+    def rate(call: Callable[[Sequences, int], object]) -> Callable[[], float]:
+        return lambda: made / settings.seconds(lambda: call(source, beams))
+
+    return compared(
+        f"{name}, {'greedy' if beams == 1 else f'{beams} beams'}, batch of {len(source.values)}",
+        alternate(rate(pair.ours), rate(pair.theirs), repeats=settings.pairs(9)),
+        unit="tokens/s",
+        goal=GOAL,
+        better="higher",
+    )
 
 
 def sources(batch: int, seed: int) -> Sequences:
@@ -76,7 +72,7 @@ class Pair:
                 )
             )
         else:
-            sides = {
+            sides: dict[str, Any] = {
                 f"{side}_{key}": value
                 for side in ("encoder", "decoder")
                 for key, value in {"layers": 2, "attention_heads": 4, "ffn_dim": 4 * size}.items()

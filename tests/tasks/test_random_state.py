@@ -1,4 +1,5 @@
 """numpy's global state, taken and put back."""
+# ruff: noqa: NPY002 -- the legacy functions are what is tested
 
 from __future__ import annotations
 
