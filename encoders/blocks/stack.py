@@ -34,7 +34,8 @@ class StemOptions:
 
 
 class Stack(nn.Module):
-    """`depth` layers over embeddings, bidirectional or `causal`, with cross-attention to a memory if `cross`.
+    """`depth` layers over embeddings, bidirectional or `causal` (all of them, or each by itself), with cross-attention
+    to a memory if `cross`.
 
     Batches are right-padded (the contract), so in a causal stack no real position sees padding: it needs no mask until
     positions follow a cached past. O(depth (T S D + T D^2)) time.
@@ -52,11 +53,14 @@ class Stack(nn.Module):
         stem: StemOptions,
         layer: LayerOptions,
         length: int,
-        causal: bool,
+        causal: bool | tuple[bool, ...],
         cross: bool,
     ) -> None:
         super().__init__()
-        self.causal = causal
+        self.causal = (causal,) * depth if isinstance(causal, bool) else causal
+        if len(self.causal) != depth:
+            raise ValueError(f"causal: {len(self.causal)} values for {depth} layers; one each, or one for all")
+        causal = all(self.causal) if self.causal else bool(causal)
         self.position = position.make(
             dim=dim, heads=heads, head_dim=layer.attention.width(dim, heads), length=length, causal=causal
         )
@@ -102,8 +106,6 @@ class Stack(nn.Module):
         seen: Tensor | None = None
         if queries == keys:  # nothing cached: right padding leaves positions as they are counted
             key_positions = query_positions = torch.arange(queries, device=x_BTD.device).unsqueeze(0)
-            if not self.causal and segments is None:
-                seen = see_real(mask_BS)
         else:
             key_positions = positions_of(mask_BS)
             query_positions = key_positions[:, keys - queries :]
@@ -118,15 +120,22 @@ class Stack(nn.Module):
         rotation = self.position.rotation(places)
 
         bias = self.position.bias(query_positions, key_positions)
-        own = sight(seen, bias, causal=self.causal and queries == keys, queries=queries)
-        other = Sight(None if memory_mask is None else see_real(memory_mask), False)
-        views: tuple[Sight, Sight] | tuple[PackedSight, PackedSight] = (own, other)
-        if segments is not None:
-            views = PackedSight(segments, own, queries == keys), PackedSight(segments, other, memory_mask is None)
+        owns: dict[bool, Sight | PackedSight] = {}
+        for causal in dict.fromkeys(self.causal):
+            real = see_real(mask_BS) if queries == keys and not causal and segments is None else None
+            own = sight(seen if queries < keys else real, bias, causal=causal and queries == keys, queries=queries)
+            owns[causal] = own if segments is None else PackedSight(segments, own, queries == keys)
+        whole = Sight(None if memory_mask is None else see_real(memory_mask), False)
+        other = whole if segments is None else PackedSight(segments, whole, memory_mask is None)
         cache = []
         for i, layer in enumerate(self.layers):
             x_BTD, keys_values = layer(
-                x_BTD, views[0], rotation, past[i] if past else None, memory[i] if memory else None, views[1]
+                x_BTD,
+                owns[self.causal[i]],
+                rotation,
+                past[i] if past else None,
+                memory[i] if memory else None,
+                other,
             )
             cache.append(keys_values)
         return self.norm(x_BTD), cache
