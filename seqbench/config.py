@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -27,6 +27,7 @@ FOUND = {  # what no one gives: it would stand for a search that nobody made
     ("tune", "chosen"): "what the trials of a tuning find",
     ("budget", "matched"): "what budget.match solves",
 }
+Look = Callable[..., tuple[Node, list[str]]]  # as `examine`
 ENCODER, TASK, OPTIMIZER = "encoders.base.Encoder", "tasks.base.Task", "torch.optim.optimizer.Optimizer"
 
 
@@ -296,7 +297,13 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
 
 
 def check_config(
-    tree: Mapping[str, Any], names: Names, overrides: list[str], *, allowed: Any = None, found: bool = False
+    tree: Mapping[str, Any],
+    names: Names,
+    overrides: list[str],
+    *,
+    allowed: Any = None,
+    found: bool = False,
+    look: Look = examine,
 ) -> RunConfig:
     """As load_config, of plain values, of which nothing is trusted: they may be a stranger's record.
 
@@ -305,7 +312,7 @@ def check_config(
     outside of them.
 
     `found` is of values that are a record's or a checked config's: what was tuned or solved may stand in them. Anyone
-    else's are refused where they hold it.
+    else's are refused where they hold it. `look` is what examines a node: planning has one that remembers.
     """
     allowed = default_allowed() if allowed is None else allowed
     tree = {**tree, "allowed": allowed}
@@ -325,7 +332,7 @@ def check_config(
                 continue
             runtime = ("params",) if key == "optimizer" else ()
             mistakes = [line for line in mistakes if not line.startswith(f"{key}: ")]
-            nodes[key], wrong = examine(tree[key], key, allowed, kind=kind, runtime=runtime)
+            nodes[key], wrong = look(tree[key], key, allowed, kind=kind, runtime=runtime)
             mistakes += wrong
     if config is None or mistakes:
         raise join(mistakes)

@@ -6,6 +6,8 @@ can write there. So every composition of ours, in this process or a launcher's, 
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -57,8 +59,18 @@ class _Cache(CachingConfigRepository):
     Hydra copies because a search path that is typed changes what the repository reads from; here it gets another.
     """
 
-    def __init__(self, delegate: IConfigRepository) -> None:
+    def __init__(self, delegate: IConfigRepository, kept: dict[str, ConfigResult | None] | None = None) -> None:
         self.delegate, self.cache = delegate, {}
+        self.kept = kept  # files of earlier compositions
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        """A file; read once for all compositions where they are kept, a copy for each, since composing changes it."""
+        if self.kept is None or f"config_path={config_path}" in self.cache:
+            return super().load_config(config_path)
+        if config_path not in self.kept:
+            self.kept[config_path] = self.delegate.load_config(config_path=config_path)
+        self.cache[f"config_path={config_path}"] = copy.deepcopy(self.kept[config_path])
+        return super().load_config(config_path)
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
         self.delegate = ConfigRepository(config_search_path)
@@ -66,6 +78,17 @@ class _Cache(CachingConfigRepository):
 
 class GuardedLoader(ConfigLoaderImpl):
     """Hydra's loader, which refuses with a ConfigError what only the command line and configs/train.yaml may say."""
+
+    _kept: dict[str, ConfigResult | None] | None = None
+
+    @contextlib.contextmanager
+    def keeping_files(self) -> Iterator[None]:
+        """Read each config file once for all compositions in the block, as they are those of one plan."""
+        self._kept = {}
+        try:
+            yield
+        finally:
+            self._kept = None
 
     def load_configuration(
         self,
@@ -109,7 +132,7 @@ class GuardedLoader(ConfigLoaderImpl):
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
-        parsed, repository = OverridesParser.create().parse_overrides(overrides), _Cache(self.repository)
+        parsed, repository = OverridesParser.create().parse_overrides(overrides), _Cache(self.repository, self._kept)
         self._process_config_searchpath(config_name, parsed, repository)
         return parsed, repository
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +46,25 @@ def run_id(config: RunConfig, task: Task) -> str:
     return digest(facts(config, task))
 
 
-def facts(config: RunConfig, task: Task) -> dict[str, Any]:
-    """What is hashed, as plain values.
+def facts(
+    config: RunConfig,
+    task: Task,
+    *,
+    of_node: Callable[[Any, tuple[str, ...]], Any] | None = None,
+    of_data: Callable[[Task], list[str]] | None = None,
+) -> dict[str, Any]:
+    """What is hashed, as plain values. `of_node` and `of_data`: without_paths and data_identity, remembered by a plan.
 
     What is tuned counts as its search space, not as the value that the config has or the one that was found.
     """
+    of_node, of_data = of_node or without_paths, of_data or data_identity
     found = {
         "ids": IDS,
-        "encoder": without_paths(config.encoder, tuple(config.allowed)),
-        "task": without_paths(config.task, tuple(config.allowed)),
+        "encoder": of_node(config.encoder, tuple(config.allowed)),
+        "task": of_node(config.task, tuple(config.allowed)),
         "task_version": task.version,
         "data_version": task.data.version,
-        "data": data_identity(task),
+        "data": of_data(task),
         "protocol": config.protocol.model_dump(),
         "budget": {
             key: value
@@ -112,7 +119,25 @@ def _accumulation(config: RunConfig) -> dict[str, Any]:
 
 def digest(value: Any) -> str:
     """First 16 hex digits of the sha256 of canonical JSON: sorted keys, no spaces."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _digest(_canonical(value))
+
+
+def digests(facts: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
+    """The digest of the facts with each of these seeds in place of theirs; written as JSON once."""
+    before, *after = _canonical({**facts, "seed": SEED}).split(f'"{SEED}"')
+    if len(after) != 1:  # somebody's text holds the mark
+        return [digest({**facts, "seed": seed}) for seed in seeds]
+    return [_digest(f"{before}{seed}{after[0]}") for seed in seeds]
+
+
+SEED = "\ue000seed\ue000"  # stands for a seed; of a plane that no text uses
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,14 @@ from omegaconf import OmegaConf
 from seqbench.complaints import complaint
 from seqbench.compose import compose, config_loader
 from seqbench.compositions import Compositions
-from seqbench.config import Names, RunConfig, check_config
+from seqbench.config import Look, Names, RunConfig, check_config
 from seqbench.errors import ConfigError
 from seqbench.explain import join
 from seqbench.grid import Cell as Overrides
 from seqbench.grid import Grid, parse, read_study, read_sweep
+from seqbench.guard import GuardedLoader
+from seqbench.memo import Memo
+from seqbench.schema import Node, examine
 
 if TYPE_CHECKING:
     from tasks.base import Task
@@ -67,6 +71,11 @@ def plan(study: str, overrides: Sequence[str] = (), *, loader: ConfigLoader | No
     Raises ConfigError and Hydra's errors for any cell that can't be, DataError for a missing file.
     """
     loader = loader or config_loader()
+    with _keeping(loader):
+        return _plan_study(study, overrides, loader)
+
+
+def _plan_study(study: str, overrides: Sequence[str], loader: ConfigLoader) -> Plan:
     content = OmegaConf.to_container(compose(loader, [f"study={study}"]).study, resolve=True)
     return _plan(read_study(study, content, list(overrides)), loader)
 
@@ -80,7 +89,13 @@ def plan_sweep(overrides: Sequence[str], *, loader: ConfigLoader | None = None) 
     rest = [text for text in overrides if text.partition("=")[0] != "study"]
     if chosen and chosen[0] != "null":
         return plan(chosen[0], rest, loader=loader)
-    return _plan(read_sweep(rest), loader or config_loader())
+    loader = loader or config_loader()
+    with _keeping(loader):
+        return _plan(read_sweep(rest), loader)
+
+
+def _keeping(loader: ConfigLoader) -> AbstractContextManager[None]:
+    return loader.keeping_files() if isinstance(loader, GuardedLoader) else nullcontext()
 
 
 @dataclass
@@ -99,18 +114,20 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
     from seqbench.tuning import check, without_floors
 
     tasks: dict[str, Task] = {}
-    pairs = _Pairs()
+    key = Memo(_key)  # rows share their nodes
+    pairs = _Pairs(key)
     for row in rows:
         pairs.add(row.config, tasks)
-        check_selection(row.config, tasks[_key(row.config.task)])
-    for config in {_key(row.config.optimizer): row.config for row in rows}.values():
+        check_selection(row.config, tasks[key(row.config.task)])
+    for config in {key(row.config.optimizer): row.config for row in rows}.values():
         check_optimizer(config)
     left_out = pairs.judge()
     cells: dict[str, Cell] = {}
     ready: dict[str, Task] = {}  # with data, where a budget is matched
-    vary = [key for key in grid.dimensions if key not in ("encoder", "task", "seed")]
+    vary = [name for name in grid.dimensions if name not in ("encoder", "task", "seed")]
+    hashed, data = _by_allowed(identity.without_paths), Memo(identity.data_identity)
     for row in rows:
-        pair = _key(row.config.encoder, row.config.task)
+        pair = key(row.config.encoder, row.config.task)
         if pair in left_out:
             continue
         try:
@@ -121,9 +138,9 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
             out = LeftOut(encoder=row.config.names.encoder, task=row.config.names.task, reason=_short(error))
             left_out[pair] = out
             continue
-        facts = identity.facts(row.config, tasks[_key(row.config.task)])
-        for overrides, seed in row.cells:
-            this = identity.digest({**facts, "seed": seed})
+        facts = identity.facts(row.config, tasks[key(row.config.task)], of_node=hashed, of_data=data)
+        ids = identity.digests(facts, [seed for _, seed in row.cells])
+        for this, (overrides, seed) in zip(ids, row.cells, strict=True):
             typed = list(overrides.values())
             config = row.config.model_copy(update={"seed": seed, "overrides": typed})
             cells.setdefault(
@@ -133,7 +150,7 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
                     config=config,
                     names=config.names,
                     overrides=typed,
-                    values={key: overrides[key].partition("=")[2] for key in vary if key in overrides},
+                    values={name: overrides[name].partition("=")[2] for name in vary if name in overrides},
                 ),
             )
     lines = {(out.encoder, out.task, out.reason): out for out in left_out.values()}
@@ -153,6 +170,7 @@ def _rows(grid: Grid, compositions: Compositions) -> list[_Row]:
     """Every cell composed and checked, statically. Raises ConfigError with the mistakes of all of them."""
     rows: dict[tuple[str, ...], _Row | None] = {}
     mistakes: dict[str, list[str]] = {}  # what is wrong -> in which cells
+    look = _remembering()
     for overrides in grid.cells:
         seed, key = _seed(overrides)
         if key not in rows:
@@ -161,7 +179,7 @@ def _rows(grid: Grid, compositions: Compositions) -> list[_Row]:
                 tree, names = compositions.make(typed)
                 if grid.study:
                     names = names.model_copy(update={"study": grid.study})
-                rows[key] = _Row(check_config(tree, names, typed, allowed=tree.get("allowed")))
+                rows[key] = _Row(check_config(tree, names, typed, allowed=tree.get("allowed"), look=look))
             except Exception as error:
                 text = complaint(error, typed, compositions.loader)
                 if text is None:
@@ -176,6 +194,31 @@ def _rows(grid: Grid, compositions: Compositions) -> list[_Row]:
     if mistakes:
         raise join([line for text, cells in mistakes.items() for line in _placed(text, cells, len(rows))])
     return [row for row in rows.values() if row is not None]
+
+
+def _remembering() -> Look:
+    """`examine`, which looks once at a node that several rows share; an equal node of another row is looked at anew."""
+    found: dict[tuple[Any, ...], tuple[Any, tuple[Node, list[str]]]] = {}
+
+    def look(node: Any, path: str, allowed: Sequence[str], **more: Any) -> tuple[Node, list[str]]:
+        key = (id(node), path, tuple(allowed), tuple(sorted(more.items())))
+        if key not in found:
+            found[key] = node, examine(node, path, allowed, **more)  # with the node, so that no identity comes twice
+        return found[key][1][0], list(found[key][1][1])
+
+    return look
+
+
+def _by_allowed(make: Callable[[Any, tuple[str, ...]], Any]) -> Callable[[Any, tuple[str, ...]], Any]:
+    """A function of a node and of the allowed packages, once for each node that is the same object."""
+    memos: dict[tuple[str, ...], Memo[Any]] = {}
+
+    def found(node: Any, allowed: tuple[str, ...]) -> Any:
+        if allowed not in memos:
+            memos[allowed] = Memo(lambda it: make(it, allowed))
+        return memos[allowed](node)
+
+    return found
 
 
 def _placed(text: str, cells: list[str], rows: int) -> list[str]:
@@ -205,24 +248,25 @@ def _short(error: ConfigError) -> str:
 class _Pairs:
     """Every pair of the plan, tried on the meta device once."""
 
-    def __init__(self) -> None:
+    def __init__(self, key: Callable[..., str]) -> None:
+        self.key = key
         self.found: dict[str, tuple[str, RunConfig, ConfigError | None]] = {}
 
     def add(self, config: RunConfig, tasks: dict[str, Task]) -> None:
         """Try a pair, unless it was tried. `tasks` gains what was built. Raises ConfigError for an impossible task."""
         from seqbench.build import build_task, check_pair
 
-        this = _key(config.encoder, config.task)
+        this = self.key(config.encoder, config.task)
         if this in self.found:
             return
-        of_task = _key(config.task)
+        of_task = self.key(config.task)
         if of_task not in tasks:
             tasks[of_task] = build_task(config)
         try:
             check_pair(config, tasks[of_task])
-            self.found[this] = (_key(config.encoder), config, None)
+            self.found[this] = (self.key(config.encoder), config, None)
         except ConfigError as error:
-            self.found[this] = (_key(config.encoder), config, error)
+            self.found[this] = (self.key(config.encoder), config, error)
 
     def judge(self) -> dict[str, LeftOut]:
         """The pairs that can't be. An encoder that can be built for no task at all is a mistake: ConfigError.

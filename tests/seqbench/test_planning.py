@@ -1,0 +1,112 @@
+"""Plans of many cells: what each of them is by itself, by few compositions and few looks at the same node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from seqbench import compositions, config, guard, identity, study
+from seqbench.build import build_task
+from seqbench.compose import compose, names_of, own_loader
+from seqbench.study import plan, plan_sweep
+
+SWEEP = [
+    "encoder=lstm,encoder_only,majority",
+    "task=scan,digits,listops",
+    "optimizer.lr=0.001,0.01",
+    "seed=0,1,2",
+    "budget.steps=20",
+]
+
+
+def alone(overrides: list[str], name: str | None) -> tuple[str, config.RunConfig]:
+    """Id and config of a cell that Hydra composes whole and that is checked by itself, nothing shared with others."""
+    cfg = compose(own_loader(), overrides)
+    names = names_of(cfg.hydra.runtime.choices).model_copy(update={"study": name})
+    bare = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    made = config.load_config(bare, names, overrides)
+    return identity.run_id(made, build_task(made)), made
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [None, "quickstart", "families"])
+def test_a_cell_of_a_plan_is_what_it_is_by_itself(name: str | None) -> None:
+    made = plan_sweep(SWEEP) if name is None else plan(name)
+    cells = made.cells if name is None else made.cells[:: max(1, len(made.cells) // 12)]
+    assert len(cells) >= 12
+    for cell in cells:
+        this, own = alone(cell.overrides, name)
+        assert (cell.id, cell.config.resolved()) == (this, own.resolved())
+        assert cell.config.names == own.names
+
+
+def test_work_grows_with_what_differs_and_not_with_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compositions, reads of files, looks at nodes and JSON of ids: as many for 10 seeds and 5 rates as for one."""
+
+    def counted(*more: str) -> dict[str, int]:
+        counts = dict.fromkeys(("compositions", "files", "looks", "json"), 0)
+
+        def counting(name: str, function: Any) -> Any:
+            def call(*args: Any, **keys: Any) -> Any:
+                counts[name] += 1
+                return function(*args, **keys)
+
+            return call
+
+        loader = own_loader()
+        with monkeypatch.context() as patch:
+            patch.setattr(compositions, "compose", counting("compositions", compose))
+            patch.setattr(loader.repository, "load_config", counting("files", loader.repository.load_config))
+            patch.setattr(study, "examine", counting("looks", config.examine))
+            patch.setattr(identity, "_canonical", counting("json", identity._canonical))
+            made = plan_sweep(["encoder=lstm,gru", "task=scan,digits", *more], loader=loader)
+        counts["cells"] = len(made.cells)
+        return counts
+
+    seeds = ",".join(map(str, range(10)))
+    few, many = counted("seed=0", "optimizer.lr=0.001"), counted(f"seed={seeds}", "optimizer.lr=0.001")
+    assert (few.pop("cells"), many.pop("cells")) == (4, 40)
+    assert few == many
+    assert few["compositions"] <= 3
+    rates = counted("seed=0", "optimizer.lr=0.001,0.002,0.003,0.004,0.005")
+    assert (rates["cells"], rates["compositions"], rates["files"]) == (20, few["compositions"], few["files"])
+    assert rates["looks"] == few["looks"] + 4 * 4  # the optimizer of each further row
+
+
+def test_files_are_kept_for_one_plan_alone(tmp_path: Path) -> None:
+    """A file that is edited between two plans of one loader counts in the second."""
+    (tmp_path / "encoder").mkdir()
+    file = tmp_path / "encoder" / "mine.yaml"
+    dims = []
+    loader = own_loader(str(tmp_path))
+    for dim in (8, 16):
+        file.write_text(f"_target_: encoders.recurrent.Recurrent\ndefaults: [/encoder/lstm@_here_]\ndim: {dim}\n")
+        made = plan_sweep(["encoder=mine", "task=scan", "seed=0,1"], loader=loader)
+        dims.append({cell.config.encoder["dim"] for cell in made.cells})
+    assert dims == [{8}, {16}]
+
+
+def test_a_composition_is_not_changed_by_those_before_it() -> None:
+    loader = own_loader()
+    asked = [
+        ["encoder=lstm", "task=scan"],
+        ["encoder=gru", "+encoder.more=1", "task=scan"],
+        ["encoder=lstm", "task=scan"],
+    ]
+    fresh = [compose(own_loader(), each) for each in asked]
+    with loader.keeping_files():
+        assert [compose(loader, each) for each in asked] == fresh
+    assert isinstance(loader, guard.GuardedLoader)
+    assert loader._kept is None
+
+
+def test_ids_of_seeds_are_those_of_each() -> None:
+    facts = {"seed": 3, "b": {"seed": 3, "text": 'ä \\ " seed'}, "a": [1.5, None, 1e-8]}
+    expected = [identity.digest({**facts, "seed": seed}) for seed in (0, 7, 2**32 - 1)]
+    assert identity.digests(facts, [0, 7, 2**32 - 1]) == expected
+    for text in (identity.SEED, f'"{identity.SEED}"', f"x{identity.SEED}"):
+        odd = {**facts, "text": text}
+        assert identity.digests(odd, [5]) == [identity.digest({**odd, "seed": 5})]
