@@ -1,5 +1,5 @@
 """Counting operations: matrix products, attention, convolutions, Fourier transforms; the same on every device."""
-# B batch, H heads, L positions, S positions attended to, E width of a head
+# B batch, H heads, L positions, S positions attended to, N positions of all rows, E width of a head
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.attention.varlen  # which defines the operations that are counted here
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 Shape = Sequence[int]
@@ -25,6 +27,35 @@ def _attention(query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any
 def _attention_backward(grad: Shape, query: Shape, key: Shape, value: Shape, *args: Any, **kwargs: Any) -> int:
     """Twice the forward. That some kernels compute the scores again is the kernel's affair, not the model's."""
     return 2 * _attention(query, key, value)
+
+
+def _packed(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor) -> int:
+    """As _attention, for rows (N, H, E) of segments with these bounds: each by itself."""
+    squares = sum(length * length for length in bounds.diff().tolist())
+    return int(2 * squares * query.shape[1] * (query.shape[2] + value.shape[2]))
+
+
+def _packed_forward(query: Tensor, key: Tensor, value: Tensor, bounds: Tensor, *args: Any, **kwargs: Any) -> int:
+    """Of torch.nn.attention.varlen, as this project calls it: keys are the queries' own."""
+    return _packed(query, key, value, bounds)
+
+
+def _packed_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    bounds: Tensor,
+    *args: Any,
+    **kwargs: Any,
+) -> int:
+    """Twice the forward, as for every other kernel; torch's own count adds what this one computes again."""
+    return 2 * _packed(query, key, value, bounds)
+
+
+_packed_forward._get_raw = _packed_backward._get_raw = True  # type: ignore[attr-defined]  # tensors, not shapes
 
 
 def _real_fourier(shape: Shape, dims: Sequence[int], *args: Any, **kwargs: Any) -> int:
@@ -53,6 +84,8 @@ _KERNELS = ("efficient_attention", "flash_attention", "cudnn_attention", "flash_
 _FORMULAS: dict[Any, Callable[..., int]] = {
     **{getattr(aten, f"_scaled_dot_product_{kernel}"): _attention for kernel in _KERNELS},
     **{getattr(aten, f"_scaled_dot_product_{kernel}_backward"): _attention_backward for kernel in _KERNELS},
+    torch.ops.torch_attn._varlen_attn: _packed_forward,
+    torch.ops.torch_attn._varlen_attn_backward: _packed_backward,
     aten._fft_r2c: _real_fourier,
     aten._fft_c2r: _real_inverse,
     aten._fft_c2c: _complex_fourier,

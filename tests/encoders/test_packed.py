@@ -193,3 +193,54 @@ def test_the_padded_kernel_agrees_with_the_one_by_blocks(causal: bool, biased: b
     seen = PackedSight(segments, Sight(mask, causal and not biased), True)
     by_blocks = packed_attention(q, k, v, seen, dropout=0.0, scale=None)
     assert_close(_padded(q, k, v, seen, 0.0, None), by_blocks, atol=1e-6, rtol=1e-5)
+
+
+def test_the_variable_length_kernel_counts_as_each_row_alone() -> None:
+    """Twice the forward for the backward, as any kernel; on the meta device, where it needs no CUDA."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    lengths, heads, width = [3, 6, 1, 3], 2, 8
+    bounds = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    q, k, v = (torch.empty(13, heads, width, dtype=torch.bfloat16, device="meta") for _ in range(3))
+    with counting() as counter:
+        varlen_attn(q, k, v, bounds, bounds, 6, 6)
+    forward = counter.get_total_flops()
+    with counting() as counter:
+        for length in lengths:
+            alone = [torch.randn(1, heads, length, width) for _ in range(3)]
+            torch.nn.functional.scaled_dot_product_attention(*alone)
+    assert forward == counter.get_total_flops() == sum(4 * heads * width * n * n for n in lengths)
+    with counting() as counter:
+        lse = torch.empty(heads, 13, device="meta")
+        random = torch.empty(2, dtype=torch.uint64, device="meta")
+        torch.ops.torch_attn._varlen_attn_backward(q, q, k, v, q, lse, bounds, bounds, 6, 6, False, random)
+    assert counter.get_total_flops() == 2 * forward
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="flash attention needs CUDA")
+@pytest.mark.parametrize("causal", [False, True])
+def test_the_variable_length_kernel_agrees_with_the_padded_one(causal: bool) -> None:
+    from encoders.blocks.packed_attention import _flash, _flash_knows
+
+    torch.manual_seed(0)
+    segments = Segments.of(ids([5, 40, 1, 33]).mask.cuda())
+    q, k, v = (torch.randn(1, 4, 79, 32, device="cuda", dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    seen = PackedSight(segments, Sight(None, causal), True)
+    assert _flash_knows(q, seen, 0.0)
+    found = []
+    for out in (_flash(q, k, v, seen, None), _padded(q, k, v, seen, 0.0, None)):
+        weights = torch.linspace(-1, 1, out.numel(), device="cuda").view(out.shape)
+        found.append((out, *torch.autograd.grad((out * weights).sum(), (q, k, v))))
+    for flash, padded in zip(*found, strict=True):
+        assert_close(flash, padded, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares with CUDA")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_agree_on_cuda_in_float32(family: str) -> None:
+    encoder = make(family, "rotary").cuda()
+    source = ids(LENGTHS).to("cuda")
+    with torch.no_grad():
+        padded = encoder(source).values[source.mask]
+        encoder.packed = True
+        assert_close(encoder(source).values[source.mask], padded, atol=1e-4, rtol=1e-4)

@@ -14,13 +14,22 @@ from seqbench.benchmark import command, page
 from seqbench.benchmark.base import Row, Settings, alone, alternate, compared, quantile
 
 QUICK = Settings(repeats=1, quick=True, threads=1, seed=0, clock="wall")
-LONG = {"startup", "evaluation", "generation"}  # more than two seconds, quick or not: imports of torch, transformers
+LONG = {"startup", "evaluation", "generation", "text"}  # more than two seconds, quick or not: imports
+REAL = {"text"}  # on data of the kit
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in command.measurements()]
+    "name",
+    [
+        pytest.param(n, marks=[*([pytest.mark.slow] if n in LONG else []), *([pytest.mark.data] if n in REAL else [])])
+        for n in command.measurements()
+    ],
 )
-def test_every_measurement_gives_rows(name: str) -> None:
+def test_every_measurement_gives_rows(
+    name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if name in REAL:
+        monkeypatch.setenv("SEQBENCH_DATA", str(request.getfixturevalue("data_cache")))
     rows = command.run(name, QUICK)
     assert rows
     assert len({row.what for row in rows}) == len(rows)
