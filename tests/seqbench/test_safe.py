@@ -6,6 +6,7 @@ What is tried leaves a file behind if it runs: a class and a function of a packa
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -278,11 +279,13 @@ def test_launchers_of_hydras_own_stay(toy: Toy) -> None:
     assert cfg.hydra.launcher.partition == "short"
 
 
-def test_plugins_beside_config_files_are_not_imported(toy: Toy, mark: Path) -> None:
+@pytest.mark.parametrize("path", ["", ".", "{work}"])  # PYTHONPATH, where the working directory may well be named
+def test_plugins_beside_config_files_are_not_imported(toy: Toy, mark: Path, path: str) -> None:
     """In a process of its own, since Hydra looks for plugins once in each."""
     script = str(Path(__file__).resolve().parents[2] / "scripts" / "train.py")
     command = [sys.executable, script, "-m", "encoder.dim=x", "--config-dir", str(toy.configs)]
-    done = subprocess.run(command, cwd=toy.work, capture_output=True, text=True)
+    given = os.pathsep.join(part for part in (path.format(work=toy.work), os.environ.get("PYTHONPATH")) if part)
+    done = subprocess.run(command, cwd=toy.work, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": given})
     assert done.returncode == 2
     assert "encoder.dim: 'x' is not a whole number" in done.stderr
     assert not mark.exists()
