@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import json
 import os
 import signal
@@ -22,7 +21,7 @@ from safetensors.torch import load_file
 
 from seqbench.claim import Claimed, claim
 from seqbench.errors import ConfigError, RecordError
-from seqbench.progress import Bar, Event
+from seqbench.progress import Event
 from seqbench.record import Record, schema
 from seqbench.run import run
 from seqbench.store import Store
@@ -363,46 +362,3 @@ def test_half_precision(tmp_path: Path) -> None:
     record = run(toy_config(tmp_path, {"trainer.precision": "bf16-mixed"})).record
     assert (record.status, record.reason) == ("finished", None)
     assert {weight.dtype for weight in weights_of(record).values()} == {torch.float32}
-
-
-# -- what is told ------------------------------------------------------------------------------------------------------
-def test_events(tmp_path: Path) -> None:
-    events: list[Event] = []
-    run(toy_config(tmp_path, {"budget.steps": 4, "budget.eval_every": 2}), watch=events.append)
-    assert [(e.kind, e.step) for e in events] == [
-        ("start", 0),
-        ("step", 1),
-        ("step", 2),
-        ("valid", 2),
-        ("step", 3),
-        ("step", 4),
-        ("valid", 4),
-        ("score", 4),
-        ("score", 4),
-        ("end", 0),
-    ]
-    assert events[3].values["valid/hits"] >= 0
-
-
-def test_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", shown)
-    bar = Bar("toy", "hits")
-    for event in (
-        Event(kind="start", step=3, steps=8),
-        Event(kind="step", step=4, steps=8),
-        Event(kind="valid", step=4, steps=8, values={"train/loss": 0.123456, "valid/hits": 0.75}),
-        Event(kind="step", step=8, steps=8),
-        Event(kind="end"),
-    ):
-        bar(event)
-    assert "4/8" in shown.getvalue()
-    assert "loss=0.1235, hits=0.75" in shown.getvalue()
-    assert "8/8" in shown.getvalue()
-    assert bar.bar is None
-
-
-def test_no_words_on_a_plain_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    run(toy_config(tmp_path, {"budget.steps": 2, "budget.eval_every": 2}))
-    out = capfd.readouterr()
-    assert (out.out, out.err) == ("", "")

@@ -1,0 +1,92 @@
+"""Configs put together from few compositions: those that Hydra composes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, open_dict
+
+from seqbench.compose import compose, config_loader, names_of
+from seqbench.compositions import Compositions
+from seqbench.config import resolve
+from tests.seqbench.toy_cli import Toy
+
+
+def whole(cfg: DictConfig) -> dict[str, Any]:
+    """Hydra's own composition as plain values, without Hydra's part."""
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return resolve(cfg)
+
+
+# -- compositions --------------------------------------------------------------------------------------------------
+def sets_of_overrides() -> list[list[str]]:
+    found = [
+        [f"encoder={encoder}", f"task={task}", f"seed={seed}", "optimizer.lr=0.5"]
+        for encoder in ("lstm", "gru", "encoder_only")
+        for task in ("digits", "listops")
+        for seed in (0, 1)
+    ]
+    found += [
+        ["encoder=lstm", "task=digits", "+encoder.extra={a:1}"],  # Hydra's own merging
+        ["encoder=lstm", "task=digits", "~encoder.dropout"],
+        ["encoder=lstm", "task=digits", "task.max_length=${encoder.dim}", "encoder.dim=3"],
+        ["optimizer=sgd", "encoder=lstm", "task=digits"],  # other groups, another order
+        ["encoder=published/bert_base", "task=digits"],
+        ["encoder=lstm", "task=own_classification", "task.data.train=a.csv", "own_data@task.data=files"],
+    ]
+    return found
+
+
+def test_what_is_put_together_is_what_hydra_composes() -> None:
+    loader = config_loader()
+    compositions = Compositions(loader)
+    for overrides in sets_of_overrides():
+        tree, names = compositions.make(overrides)
+        cfg = compose(loader, overrides)
+        assert names == names_of(cfg.hydra.runtime.choices), overrides
+        assert tree == whole(cfg), overrides
+
+
+def test_few_compositions_make_many_configs(monkeypatch: pytest.MonkeyPatch) -> None:
+    loader = config_loader()
+    asked: list[list[str]] = []
+
+    def counted(given: Any, overrides: list[str]) -> Any:
+        asked.append(overrides)
+        return compose(given, overrides)
+
+    monkeypatch.setattr("seqbench.compositions.compose", counted)
+    compositions = Compositions(loader)
+    for encoder in ("lstm", "gru", "bilstm", "bag"):
+        for task in ("digits", "listops", "scan", "mqar"):
+            for seed in range(10):
+                compositions.make([f"encoder={encoder}", f"task={task}", f"seed={seed}"])
+    assert len(asked) == 1 + 3 + 3
+
+
+def test_a_choice_with_effects_elsewhere_is_composed_whole(toy: Toy) -> None:
+    toy.write("experiment/fast.yaml", "# @package _global_\ndefaults: [override /optimizer: sgd]\nbudget: {steps: 7}\n")
+    toy.write("encoder/loud.yaml", "# @package _global_\nencoder: {_target_: x.Y}\nseed: 5\n")
+    loader = config_loader(str(toy.configs))
+    compositions = Compositions(loader)
+    for overrides in (
+        ["encoder=lstm", "task=digits"],
+        ["encoder=loud", "task=digits"],
+        ["encoder=loud", "task=listops", "experiment=fast"],
+        ["encoder=lstm", "task=listops", "experiment=fast"],
+    ):
+        tree, names = compositions.make(overrides)
+        cfg = compose(loader, overrides)
+        assert names == names_of(cfg.hydra.runtime.choices)
+        assert tree == whole(cfg)
+    assert tree["budget"]["steps"] == 7
+    assert names.optimizer == "sgd"
+
+
+def test_making_a_config_changes_no_other(toy: Toy) -> None:
+    compositions = Compositions(config_loader())
+    before = compositions.make(["encoder=lstm", "task=digits"])[0]
+    compositions.make(["encoder=lstm", "task=digits", "encoder.dim=3", "task.data={_target_: x}"])
+    assert compositions.make(["encoder=lstm", "task=digits"])[0] == before
