@@ -25,6 +25,7 @@ from seqbench.progress import Event, Lines
 
 TIME_UP = signal.SIGUSR1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, TIME_UP)
+REQUEUED = 60.0  # seconds to wait for SLURM's signal: a job that ends by itself meanwhile might not be queued again
 STEAL = (
     420.0  # seconds to wait for a claim: a dead node's is given up after 300 (seqbench.claim), or the server's lease
 )
@@ -147,7 +148,9 @@ class _Job:
             print(f"not queued again: {wrong}; the sweep's command goes on with it", file=sys.stderr)
         else:
             print("queued again, to go on from the checkpoint", file=sys.stderr, flush=True)
-            time.sleep(60)  # the job is ended by SLURM, so that nothing takes it for one that came to its end itself
+            self.wish.number, end = None, time.monotonic() + REQUEUED
+            while not self.wish.number and time.monotonic() < end:
+                time.sleep(0.1)
 
     def _say(self, what: str, line: str = "") -> None:
         try:

@@ -40,7 +40,7 @@ class Cluster:
         self.fate: Callable[[Cluster, Path, int], str] = Cluster.start  # what becomes of a job: its state
         self.down = False
         monkeypatch.setattr(scheduler, "_ask", self.ask)
-        monkeypatch.setattr(job, "time", type("Clock", (), {"sleep": lambda *_: None, "monotonic": lambda: 0.0}))
+        monkeypatch.setattr(job, "REQUEUED", 0.0)
 
     def of(self, command: str) -> list[list[str]]:
         return [words for words in self.commands if words[0] == command]

@@ -1,0 +1,1 @@
+"""Sweeps on a real SLURM of two nodes on this machine: `make test-slurm`."""
