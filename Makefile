@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 # tests that train whole runs: `make check` leaves them to `make test`
 RUNS   := $(foreach name,study verify tuning run resume pool cli limits failures,--ignore=tests/seqbench/test_$(name).py)
 
-.PHONY: help quickstart install-dev test check unit fmt clean
+.PHONY: help quickstart install-dev test test-slurm check unit fmt clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -35,10 +35,16 @@ check: $(VENV)/dev.done  ## lint, types, fast unit tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(PY) -m pytest -n 2 -m "not slow and not browser" $(RUNS) tests/encoders tests/tasks tests/seqbench
+	$(PY) -m pytest -n 2 -m "not slow and not browser and not slurm" $(RUNS) tests/encoders tests/tasks tests/seqbench
+
+# apt's package, where it is missing and root may; without it the tests are skipped, visibly
+test-slurm: $(VENV)/dev.done  ## sweeps on a SLURM of two nodes, started on this machine and stopped again
+	@command -v slurmctld >/dev/null || [ -x /usr/sbin/slurmctld ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+	  || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; }
+	$(PY) -m pytest -m slurm -rs tests/slurm
 
 unit: $(VENV)/dev.done  ## fast tests only
-	$(PY) -m pytest -n 2 -m "not slow and not browser"
+	$(PY) -m pytest -n 2 -m "not slow and not browser and not slurm"
 
 fmt: $(VENV)/dev.done  ## format and mend what ruff can
 	$(VENV)/bin/ruff format .

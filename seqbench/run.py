@@ -116,7 +116,9 @@ def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note
                 watch or ignore,
             )
         first = pretraining.made(
-            config, lambda one: run(one, watch=watch, jobs=jobs, note="pretraining").record, watch or ignore
+            config,
+            lambda one: run(one, watch=watch, jobs=jobs, note="pretraining", again=again).record,
+            watch or ignore,
         )
         attempt = Attempt(
             config,

@@ -15,6 +15,7 @@ from seqbench.verify import command as verify
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["budget.steps=2", "budget.eval_every=2", "budget.eval_limit=8", "trainer.progress=false"]
+CLUSTER = "hydra/launcher=slurm"
 PINNED = ("experiment=atis", "experiment=etth1")  # of real data
 OWN_ENCODER = '''
 """A smallest encoder."""
@@ -39,12 +40,12 @@ class MyEncoder(Encoder):
 
 
 def commands() -> list[str]:
-    """Lines of the sh blocks, without their comments."""
+    """Lines of the sh blocks, without their comments; those for a cluster are run by tests/slurm/."""
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     text = "\n".join(page.read_text() for page in pages)
     blocks = re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = [line.split("  #")[0].split(" # ")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if line]
+    return [line for line in lines if line and CLUSTER not in line]
 
 
 def test_there_are_commands_of_each_kind() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from tests.slurm.two_nodes import TwoNodes, wait
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 300.0  # seconds that a command may take
+LIMIT = 600.0  # seconds that a command may take
 COMMON = [
     "task=digits",
     "encoder.dim=16",
@@ -241,6 +242,40 @@ def test_rows_that_were_killed_are_tried_again_from_where_they_were(
     assert (record.resumed, len(record.cluster.jobs), record.cluster.requeues) == (1, 2, 0)
     expected = {this: both for this, both in home(LONG).items() if both[0].seed == 0}
     assert_same(lab, expected)
+
+
+def test_two_nodes_train_one_run(lab: Lab, home: Callable[..., dict[str, tuple[Record, bytes]]]) -> None:
+    """A rank on each node; out of time once, which both agree on. At home the same with two processes."""
+    words = [*COMMON, "encoder=lstm", "seed=0", "budget.steps=400", "budget.eval_every=20"]
+    away = ["trainer.devices=auto", "trainer.nodes=auto", "hydra/launcher=slurm", "hydra.launcher.nodes=2"]
+    with lab.begun(*words, *away) as sweep:
+        wait("it trains", lab.training(0))
+        lab.cluster.ask("scancel", "--signal=USR1", lab.job(0))  # to srun's processes, as SLURM does
+        assert sweep.wait(LIMIT) == 0, (lab.logs(), (lab.folder / "sweep.log").read_text())
+    assert_same(lab, home([*words, "trainer.devices=2"]))
+    (record,) = lab.records().values()
+    assert record.cluster is not None
+    assert (record.cluster.nodes, record.cluster.requeues, record.resumed) == ("n[1-2]", 1, 1)
+    assert (record.environment.devices, record.environment.nodes) == (2, 2)
+
+
+def page() -> list[str]:
+    """The commands of docs/cluster.md for a cluster of CPUs."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "docs" / "cluster.md").read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if "hydra/launcher=slurm" in line]
+
+
+@pytest.mark.parametrize("line", page())
+def test_commands_of_the_page(line: str, lab: Lab) -> None:
+    few = ["task=digits", "encoder=lstm", "seed=0", "budget.steps=2", "budget.eval_every=2", "budget.eval_limit=8"]
+    script, mode, *words = shlex.split(line)[1:]
+    assert (script, mode) == ("scripts/train.py", "-m")
+    if "trainer=ddp" in words:  # this machine's nodes have no GPU and one core
+        words = [word for word in words if not word.startswith(("hydra.launcher.tasks", "hydra.launcher.gpus"))]
+        words += ["trainer.accelerator=cpu", "trainer.precision=32-true", "trainer.workers=0"]
+    done = lab.sweep(*words, *few, "trainer.invariance_rows=0", "trainer.threads=1")
+    assert done.returncode == 0, (done.stderr, lab.logs())
+    assert len(lab.records()) == 1
 
 
 def test_nothing_of_the_cluster_is_left(cluster: TwoNodes) -> None:

@@ -60,7 +60,7 @@ def missing() -> str | None:
     return None if os.geteuid() == 0 else "slurmd and munged of two nodes want root"
 
 
-def wait(what: str, until: Callable[[], object], seconds: float = 180.0) -> None:
+def wait(what: str, until: Callable[[], object], seconds: float = 300.0) -> None:
     """Until something is so; an error that says what was not."""
     end = time.monotonic() + seconds
     while not until():
