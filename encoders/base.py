@@ -39,15 +39,49 @@ class States:
     losses: dict[str, Tensor] = field(default_factory=dict)  # auxiliary terms, each () and already weighted
     cache: Any = None  # private to the encoder, a pytree whose tensors all have B first; decode() hands it on
 
-    def select(self, rows: Tensor) -> Self:
-        """The states of some rows, `rows` (B',) int64, cache included: what beam search needs to reorder."""
-        pick = lambda leaf: leaf.index_select(0, rows) if isinstance(leaf, Tensor) else leaf  # noqa: E731
+    def select(self, rows: Tensor, *, recent: int | None = None) -> Self:
+        """The states of some rows, `rows` (B',) int64, cache included: what beam search needs to reorder.
+
+        With `recent` the states are handed over, with those that they were made from: parts of the cache may be
+        changed in place. B' is B then, and the row that takes another's place has the same source and the same
+        target up to the last `recent` positions.
+        """
+
+        def pick(leaf: Any) -> Any:
+            if isinstance(leaf, CachePart):
+                return leaf.select(rows, recent=recent)
+            return leaf.index_select(0, rows) if isinstance(leaf, Tensor) else leaf
+
         return replace(
             self,
             values=self.values.index_select(0, rows),
             mask=self.mask.index_select(0, rows),
-            cache=pytree.tree_map(pick, self.cache),
+            cache=pytree.tree_map(pick, self.cache, is_leaf=lambda part: isinstance(part, CachePart)),
         )
+
+
+class CachePart(ABC):
+    """A part of a cache that selects its rows in its own way; a node of pytree, whose tensors have B first."""
+
+    @abstractmethod
+    def select(self, rows: Tensor, *, recent: int | None) -> Any:
+        """As States.select."""
+
+
+class OfSource(CachePart):
+    """What is of the source alone, as no decode() changes it: not copied where rows of one source change places."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def select(self, rows: Tensor, *, recent: int | None) -> OfSource:
+        """The rows of the value."""
+        if recent is not None:
+            return self
+        return OfSource(pytree.tree_map(lambda leaf: leaf.index_select(0, rows), self.value))
+
+
+pytree.register_pytree_node(OfSource, lambda part: ([part.value], None), lambda values, _: OfSource(next(iter(values))))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from encoders.base import Decoder, InputSpec, Sequences, States
+from encoders.base import Decoder, InputSpec, OfSource, Sequences, States
 from encoders.blocks.embedding import InputEmbedding
 from encoders.blocks.layer import LayerOptions
 from encoders.blocks.positions import Position
@@ -73,13 +73,13 @@ class DecoderOnly(Decoder):
         x_BLD, mask_BL = self.embed(source)
         rows = segments_of(mask_BL, packed=self.packed)
         x_BLD, past = self.stack(pack(x_BLD, rows), mask_BL, segments=rows)
-        cache = {"past": unpack_pairs(past, rows), "source_mask": mask_BL, "target_mask": mask_BL[:, :0]}
+        cache = {"past": unpack_pairs(past, rows), "source_mask": OfSource(mask_BL), "target_mask": mask_BL[:, :0]}
         return States(values=unpack(x_BLD, rows), mask=mask_BL, cache=cache)
 
     def decode(self, target: Sequences, before: States) -> States:
         """States of the target, which follows the source and the target so far."""
         x_BTD, target_mask = self.embed.continues(target, before.cache["target_mask"])
-        mask_BS = torch.cat((before.cache["source_mask"], target_mask), dim=1)
+        mask_BS = torch.cat((before.cache["source_mask"].value, target_mask), dim=1)
         rows = segments_of(target.mask, packed=self.packed)
         x_BTD, past = self.stack(pack(x_BTD, rows), mask_BS, past=before.cache["past"], segments=rows)
         cache = {**before.cache, "past": past, "target_mask": target_mask}

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from encoders.base import Decoder, InputSpec, Sequences, States
+from encoders.base import Decoder, InputSpec, OfSource, Sequences, States
 from encoders.blocks.embedding import InputEmbedding
 from encoders.blocks.layer import LayerOptions
 from encoders.blocks.positions import Position
@@ -97,19 +97,20 @@ class EncoderDecoder(Decoder):
         rows = segments_of(mask_BL, packed=self.packed)
         memory_BLD, _ = self.encoder(pack(x_BLD, rows), mask_BL, segments=rows)
         memory = unpack_pairs(self.decoder.remember(memory_BLD), rows)
-        cache = {"memory": memory, "source_mask": mask_BL, "past": [], "target_mask": mask_BL[:, :0]}
+        cache = {"source": OfSource((memory, mask_BL)), "past": [], "target_mask": mask_BL[:, :0]}
         return States(values=unpack(memory_BLD, rows), mask=mask_BL, cache=cache)
 
     def decode(self, target: Sequences, before: States) -> States:
         """States of the target by the decoder, which reads the encoder's states and the target so far."""
         x_BTD, target_mask = self.embed.continues(target, before.cache["target_mask"])
         rows = segments_of(target.mask, packed=self.packed)
+        memory, source_mask = before.cache["source"].value
         y_BTD, past = self.decoder(
             pack(x_BTD, rows),
             target_mask,
             past=before.cache["past"],
-            memory=before.cache["memory"],
-            memory_mask=before.cache["source_mask"],
+            memory=memory,
+            memory_mask=source_mask,
             segments=rows,
         )
         past = past if before.cache["past"] else unpack_pairs(past, rows)

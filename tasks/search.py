@@ -182,7 +182,9 @@ class Beam(Search):
             pick_BK = (~open_BX).to(torch.int8).argsort(dim=1, stable=True)[:, :size]
             score_BK = best_BX.masked_fill(~open_BX, -torch.inf).gather(1, pick_BK)
             token_BK, beam_BK = next_BX.gather(1, pick_BK), beam_BX.gather(1, pick_BK)
+            before_BKT = past_BKT
             past_BKT = past_BKT.gather(1, beam_BK.unsqueeze(2).expand(-1, -1, past_BKT.shape[2]))
+            recent = _recent(before_BKT, past_BKT)
             past_BKT = torch.cat([past_BKT, token_BK.unsqueeze(2)], 2)
             if step == max_new:
                 break
@@ -192,7 +194,7 @@ class Beam(Search):
             keep = torch.tensor(going, device=device)
             origin = (keep.unsqueeze(1) * size + beam_BK[keep]).flatten()
             if len(going) < len(rows) or not torch.equal(origin, torch.arange(len(origin), device=device)):
-                states = states.select(origin)
+                states = states.select(origin, recent=recent if len(going) == len(rows) else None)
             rows = [rows[i] for i in going]
             token_BK, score_BK, past_BKT = token_BK[keep], score_BK[keep], past_BKT[keep]
         for row, past, scores in zip(rows, past_BKT.tolist(), score_BK.tolist(), strict=True):
@@ -230,6 +232,12 @@ class Beam(Search):
             if not found or (len(found) < self.size and bounds[i] > max(h.score for h in found)):
                 going.append(i)
         return going
+
+
+def _recent(before_BKT: Tensor, after_BKT: Tensor) -> int:
+    """How many of the last of T tokens hold all places in which two tensors differ."""
+    differ_T = (before_BKT != after_BKT).flatten(0, 1).any(0)
+    return len(differ_T) - int(differ_T.int().argmax()) if bool(differ_T.any()) else 0
 
 
 def _advance(decoder: Decoder, token_B: Tensor, before: States) -> States:

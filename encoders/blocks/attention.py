@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from encoders.blocks.masks import Sight
 from encoders.blocks.packed_attention import PackedSight, packed_attention
+from encoders.blocks.past import KeyValues, join, pair_of
 from encoders.blocks.positions import Rotation
-
-KeyValues = tuple[Tensor, Tensor]  # keys and values, each (B, G, S, E): what a cache holds of a layer
 
 
 class AttentionOptions:
@@ -71,7 +70,7 @@ class _Attention(nn.Module):
 
     def attend(self, q_BHTE: Tensor, keys_values: KeyValues, seen: Sight | PackedSight) -> Tensor:
         """Softmax of the scores times the values, through the output projection: (B, T, D)."""
-        k_BGSE, v_BGSE = keys_values
+        k_BGSE, v_BGSE = pair_of(keys_values)
         if self.groups != self.heads:
             k_BGSE, v_BGSE = self._share(k_BGSE), self._share(v_BGSE)
         dropout = self.dropout if self.training else 0.0
@@ -126,7 +125,8 @@ class SelfAttention(_Attention):
         if past is not None:
             if isinstance(seen, PackedSight):
                 k_BGSE, v_BGSE = seen.queries.unpack_heads(k_BGSE), seen.queries.unpack_heads(v_BGSE)
-            k_BGSE, v_BGSE = torch.cat((past[0], k_BGSE), dim=2), torch.cat((past[1], v_BGSE), dim=2)
+            both = join(past, k_BGSE, v_BGSE)
+            return self.attend(q_BTHE.transpose(1, 2), both, seen), both
         return self.attend(q_BTHE.transpose(1, 2), (k_BGSE, v_BGSE), seen), (k_BGSE, v_BGSE)
 
 

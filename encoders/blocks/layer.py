@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-from encoders.blocks.attention import AttentionOptions, CrossAttention, KeyValues, SelfAttention
+from encoders.blocks.attention import AttentionOptions, CrossAttention, SelfAttention
 from encoders.blocks.feed_forward import FeedForward, FeedForwardOptions
 from encoders.blocks.masks import Sight
 from encoders.blocks.norms import Norm
 from encoders.blocks.packed_attention import PackedSight
+from encoders.blocks.past import KeyValues
 from encoders.blocks.positions import Rotation
 
 

@@ -9,6 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from encoders.blocks.past import KeyValues, pair_of
+
 
 @dataclass(frozen=True, kw_only=True)
 class Segments:
@@ -80,8 +82,8 @@ def unpack(x_BL: Tensor, segments: Segments | None) -> Tensor:
     return x_BL if segments is None else segments.unpack(x_BL)
 
 
-def unpack_pairs(pairs: list[tuple[Tensor, Tensor]], segments: Segments | None) -> list[tuple[Tensor, Tensor]]:
+def unpack_pairs(pairs: list[KeyValues], segments: Segments | None) -> list[KeyValues]:
     """Keys and values of each layer as a cache keeps them, (B, H, L, E)."""
     if segments is None:
         return pairs
-    return [(segments.unpack_heads(k), segments.unpack_heads(v)) for k, v in pairs]
+    return [(segments.unpack_heads(k), segments.unpack_heads(v)) for k, v in map(pair_of, pairs)]

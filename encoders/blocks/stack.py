@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from encoders.base import positions_of
-from encoders.blocks.attention import KeyValues
 from encoders.blocks.layer import Layer, LayerOptions
 from encoders.blocks.masks import Sight, see_past, see_real, sight
 from encoders.blocks.packed_attention import PackedSight
+from encoders.blocks.past import KeyValues
 from encoders.blocks.positions import Position
 from encoders.blocks.segments import Segments
 
