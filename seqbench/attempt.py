@@ -285,7 +285,7 @@ class Attempt:
             healthy = "no checkpoint before that" if saved is None else f"last healthy checkpoint: step {saved}"
             return self._write("diverged", f"{error}; {healthy}", error.step)
         if isinstance(error, RankFailed):
-            if error.trace:
+            if error.trace and error.status == "failed":
                 self._guarded(lambda: write_atomic(self.folder / "error.log", error.trace.encode()))
             step = self.progress.step + 1 if error.step is None else error.step
             return self._write(error.status, str(error), step)

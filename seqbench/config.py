@@ -148,7 +148,7 @@ class Trainer(_Section):
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"]
     devices: Count | Literal["auto"]
     nodes: Count | Literal["auto"] = 1  # records made before it was there had one; likewise the next
-    strategy: Literal["auto", "ddp"] = "auto"
+    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     precision: Literal["32-true", "16-mixed", "bf16-mixed"]
     accumulate: Count
     clip: Annotated[float, Field(gt=0)] | None

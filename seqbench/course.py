@@ -23,9 +23,11 @@ from seqbench.progress import Event, Watch
 from seqbench.ranks import ALONE, Ranks
 from seqbench.record import Point
 from seqbench.resume import Checkpoints, State, weights
+from seqbench.sharding import Shards
 from tasks.base import Task
 
 LEAVES = (process.Stopped, KeyboardInterrupt, SystemExit, TimedOut)  # what ends a training that can be gone on with
+NOT_FINITE = "the weights are not finite after step {step}"
 CHECK_EVERY = 20  # steps between looks at the losses on a device that would have to be waited for
 
 
@@ -135,7 +137,10 @@ class Course(pl.Callback):
         deadline: Deadline,
         ranks: Ranks = ALONE,
         accord: Accord | None = None,
+        shards: Shards | None = None,
+        parts: Checkpoints | None = None,
     ) -> None:
+        self.shards, self.parts = shards, parts  # of weights; where this rank saves its own
         self.deadline, self.ranks, self.accord = deadline, ranks, accord
         self.plan, self.meter, self.feed, self.evaluator = plan, meter, feed, evaluator
         self.checkpoints, self.sinks, self.watch = checkpoints, sinks, watch
@@ -153,7 +158,10 @@ class Course(pl.Callback):
         """Put optimizer, schedule and loss scaling back; the weights are already."""
         process.reclaim()
         if self.state:
-            trainer.optimizers[0].load_state_dict(self.state["optimizer"])
+            if self.shards is not None:
+                self.shards.load_optimizer(trainer.optimizers[0], self.state["optimizer"])
+            else:
+                trainer.optimizers[0].load_state_dict(self.state["optimizer"])
             trainer.lr_scheduler_configs[0].scheduler.load_state_dict(self.state["schedule"])
             trainer.precision_plugin.load_state_dict(self.state["precision"])
             self.state = None
@@ -267,7 +275,7 @@ class Course(pl.Callback):
     def evaluate(self, trainer: pl.Trainer, module: Module, *, over: bool) -> None:
         """Score the validation split, add a point to the curve, save, and see whether to go on (not if `over`)."""
         progress = self.progress
-        check_weights(module, progress.step)
+        self._check_weights(module)
         self._begin()
         if module.device.type == "cuda":
             torch.cuda.synchronize(module.device)
@@ -277,7 +285,11 @@ class Course(pl.Callback):
             self.random_states = randomness.take()  # whatever happens meanwhile
         values = {"train/loss": _mean(progress.curve_sum, progress.curve_items), "train/lr": self._lr(trainer)}
         task: Task = module.task
+        if cut := self._cut:
+            cut.assemble(module.device)
         evaluation = self.evaluator(trainer).run("valid", limit=self.plan.eval_limit)
+        if cut:
+            cut.put_away()
         scores = self.ranks.first(lambda: self._scores(task, evaluation))
         values |= {"valid/loss": evaluation.loss} | {f"valid/{name}": value for name, value in scores.items()}
         headline = scores[task.headline.name]
@@ -308,15 +320,38 @@ class Course(pl.Callback):
         scores = task.score("valid", evaluation.predictions, limit=self.plan.eval_limit)
         return {name: score.value for name, score in scores.items()}
 
+    @property
+    def _cut(self) -> Shards | None:
+        """The shards, once there are some."""
+        return self.shards if self.shards is not None and self.shards.cut else None
+
+    def _check_weights(self, module: Module) -> None:
+        """As check_weights, for shards on all ranks at once."""
+        if self._cut is None:
+            check_weights(module, self.progress.step)
+        elif not all(row[0] for row in self.ranks.table([is_finite(module)])):
+            raise Diverged(self.progress.step, NOT_FINITE.format(step=self.progress.step))
+
     def _save_best(self, module: Module) -> None:
+        step = self.progress.step
+        state = self._saved(f"best-{step}", lambda: {"weights": weights(module)}, lambda cut: cut.weights())
         if self.checkpoints is not None:
-            step = self.progress.step
-            self.checkpoints.save_best(step, {"step": step, "weights": weights(module)})
+            self.checkpoints.save_best(step, {"step": step, **state})
+
+    def _saved(
+        self, name: str, whole: Callable[[], dict[str, Any]], part: Callable[[Shards], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """What the first rank saves: the whole, or where each rank has saved its part of it."""
+        if (cut := self._cut) is None:
+            return whole() if self.ranks.first_one else {}
+        assert self.parts is not None
+        written = self.parts.save_part(name, self.ranks.rank, self.ranks.size, part(cut))
+        return {"parts": self.ranks.gathered(written)}
 
     def _save(self, trainer: pl.Trainer, module: Module) -> None:
         self._collect(module)
         self._account()
-        check_weights(module, self.progress.step)
+        self._check_weights(module)
         self.progress.saved = self.progress.step
         state = self._state(trainer, module)
         if self.checkpoints is not None:
@@ -336,9 +371,13 @@ class Course(pl.Callback):
             )
         )
         random, *others = self.ranks.gathered(self.random_states or randomness.take())
+        saved = self._saved(
+            f"at-{self.progress.step}",
+            lambda: {"weights": weights(self.shards.whole if self.shards else module), "optimizer": optimizer},
+            lambda cut: cut.state(trainer.optimizers[0]),
+        )
         return {
-            "weights": weights(module),
-            "optimizer": optimizer,
+            **saved,
             "schedule": schedule,
             "precision": precision,
             "random": random,
@@ -378,10 +417,16 @@ def _mean(total: float, items: int) -> float:
     return total / items if items else math.nan
 
 
+def is_finite(module: Module) -> bool:
+    """Whether all weights are, or of those that are cut this rank's part."""
+    here = (getattr(weight, "to_local", lambda weight=weight: weight)() for weight in module.parameters())
+    return all(bool(torch.isfinite(weight).all()) for weight in here)
+
+
 def check_weights(module: Module, step: int) -> None:
     """Raise Diverged for weights that are not finite: what they are saved as would be no healthy checkpoint."""
-    if not all(bool(torch.isfinite(weight).all()) for weight in module.parameters()):
-        raise Diverged(step, f"the weights are not finite after step {step}")
+    if not is_finite(module):
+        raise Diverged(step, NOT_FINITE.format(step=step))
 
 
 def _must_wait(device: torch.device) -> bool:

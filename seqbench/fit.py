@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from seqbench.config import RunConfig
 from seqbench.course import Course, Plan, Progress
 from seqbench.errors import ConfigError
 from seqbench.evaluation import Evaluator
+from seqbench.facts import strategy_of
 from seqbench.feed import Feed
 from seqbench.health import Deadline
 from seqbench.limits import Meter
@@ -34,6 +36,7 @@ from seqbench.placement import placement
 from seqbench.progress import Event, Watch
 from seqbench.ranks import ALONE, Ranks
 from seqbench.resume import Checkpoints, State, weights
+from seqbench.sharding import Shards, replica, separate_layers
 from tasks.base import DataError, Task
 from tasks.loading import Batching, Loader, Share, plan_batches
 
@@ -137,7 +140,15 @@ def fit(
         progress.take_up(state["progress"])
         feed.load_state_dict(state["feed"])
         meter.agreed = progress.train_seconds if ranks.several else None
+    shards, parts = None, None
+    if ranks.several and strategy_of(config) == "fsdp":
+        shards = Shards(module, replica(module, task))
+        folder = ranks.first(lambda: str(checkpoints.folder) if checkpoints else "")
+        parts = Checkpoints(Path(folder))
+    trained = shards.trained if shards else module
     course = Course(
+        shards=shards,
+        parts=parts,
         plan=Plan(
             accumulate=config.trainer.accumulate,
             eval_every=budget.eval_every,
@@ -163,13 +174,14 @@ def fit(
     )
     watch(Event(kind="start", step=progress.step, steps=meter.steps(progress.step)))
     with _quiet(), process.deferred(until_agreed=ranks.several):
-        trainer = _trainer(config, course, ranks)
+        layers = partial(_layers, first=parts_of_first_epoch(config, loader.lengths, share)[0])
+        trainer = _trainer(config, course, ranks, layers)
         if progress.pending:
             module.to(trainer.strategy.root_device)
-            course.evaluate(trainer, module, over=meter.share() >= 1)
+            course.evaluate(trainer, trained, over=meter.share() >= 1)
         feed.count = 0 if progress.stopped else meter.batches_left()
         if feed.count:
-            trainer.fit(module, train_dataloaders=feed)
+            trainer.fit(trained, train_dataloaders=feed)
     module.to(trainer.strategy.root_device)
     if budget.select == "best":
         assert progress.best_step is not None
@@ -193,11 +205,20 @@ def check_cut(encoder: Encoder, task: Task, ranks: int) -> None:
             )
 
 
-def _trainer(config: RunConfig, course: Course, ranks: Ranks) -> pl.Trainer:
+def _layers(module: torch.nn.Module, first: NDArray[np.int64]) -> list[torch.nn.Module]:
+    """Layers that FSDP may cut one by one, found with a row."""
+    assert isinstance(module, Module)
+    device = next(module.parameters()).device
+    return separate_layers(module, module.task.collate("train", first[:1]).to(device))
+
+
+def _trainer(
+    config: RunConfig, course: Course, ranks: Ranks, layers: Callable[[torch.nn.Module], list[torch.nn.Module]]
+) -> pl.Trainer:
     settings = config.trainer
     return pl.Trainer(
         accelerator=settings.accelerator,
-        **placement(config, ranks),
+        **placement(config, ranks, layers),
         precision=settings.precision,
         accumulate_grad_batches=settings.accumulate,
         gradient_clip_val=settings.clip,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -48,8 +49,6 @@ def placed(environment: Mapping[str, str] | None = None) -> Place | None:
         )
     tasks = int(env.get("SLURM_STEP_NUM_TASKS", env.get("SLURM_NTASKS", 1)))
     if tasks > 1 and "SLURM_PROCID" in env and "SLURM_STEP_ID" in env:
-        from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-
         hosts = env.get("SLURM_STEP_NODELIST", env.get("SLURM_NODELIST", "127.0.0.1"))
         first, several = PORTS
         step = env["SLURM_STEP_ID"]
@@ -59,7 +58,13 @@ def placed(environment: Mapping[str, str] | None = None) -> Place | None:
             size=tasks,
             local=int(env.get("SLURM_LOCALID", 0)),
             nodes=int(env.get("SLURM_STEP_NUM_NODES", env.get("SLURM_NNODES", 1))),
-            address=env.get("MASTER_ADDR") or SLURMEnvironment.resolve_root_node_address(hosts),
+            address=env.get("MASTER_ADDR") or first_host(hosts),
             port=int(env.get("MASTER_PORT") or first + number % several),
         )
     return None
+
+
+def first_host(hosts: str) -> str:
+    """Of SLURM's short form: n1 of `n[1-3,7],m2`, gpu-07 of `gpu-[07-09]`."""
+    found = re.match(r"([^,\[]+)(?:\[([^,\-\]]+)[^\]]*\]([^,]*))?", hosts)
+    return "".join(part or "" for part in found.groups()) if found else hosts

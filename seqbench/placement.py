@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
+from torch import nn
 
 from seqbench.config import RunConfig
+from seqbench.facts import strategy_of
 from seqbench.ranks import Ranks
+from seqbench.sharding import Sharding
 
 
 class Known(ClusterEnvironment):
@@ -63,14 +67,22 @@ class Known(ClusterEnvironment):
         return self.ranks.rank // (self.ranks.size // self.ranks.nodes)
 
 
-def placement(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
-    """Lightning's arguments. One process is one, also under a launcher that Lightning would find by itself."""
+def placement(config: RunConfig, ranks: Ranks, layers: Callable[[nn.Module], list[nn.Module]]) -> dict[str, Any]:
+    """Lightning's arguments; `layers` finds those of a module that are cut by themselves, where it is cut.
+
+    One process is one, also under a launcher that Lightning would find by itself.
+    """
     if not ranks.several:
         return {"devices": 1, "plugins": [LightningEnvironment()]}
+    strategy = (
+        Sharding(layers=layers, cluster_environment=Known(ranks))
+        if strategy_of(config) == "fsdp"
+        else DDPStrategy(cluster_environment=Known(ranks), forward_sync_buffers=False)
+    )
     return {
         "devices": ranks.size // ranks.nodes,
         "num_nodes": ranks.nodes,
-        "strategy": DDPStrategy(cluster_environment=Known(ranks), forward_sync_buffers=False),
+        "strategy": strategy,
         "use_distributed_sampler": False,
     }
 

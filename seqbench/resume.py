@@ -46,6 +46,7 @@ class Checkpoints:
     def __init__(self, folder: Path, stamp: Mapping[str, str] | None = None) -> None:
         self.folder, self.stamp = folder, dict(stamp or {})
         self.best_of_last: int | None = None  # the best step that `last` speaks of
+        self.last_name = ""  # what parts of `last` are called
 
     # -- attempts --------------------------------------------------------------------------------------------------
     def begin(self, now: str) -> int:
@@ -111,26 +112,39 @@ class Checkpoints:
         self._write(LAST, {**state, "stamp": self.stamp})
         best = state["progress"]["best_step"]
         kept = {f"best-{step}.pt" for step in (self.best_of_last, best)}
-        self.best_of_last = best
-        for path in self.folder.glob("best-*.pt"):
-            if path.name not in kept:
+        steps = {*(f"best-{step}" for step in (self.best_of_last, best)), self.last_name, f"at-{_step(state)}"}
+        self.best_of_last, self.last_name = best, f"at-{_step(state)}"
+        for path in (*self.folder.glob("best-*.pt"), *self.folder.glob("part-*.pt")):
+            if path.name not in kept and path.name.removeprefix("part-").rpartition("-")[0] not in steps:
                 path.unlink()
 
-    def _write(self, name: str, state: Mapping[str, Any]) -> None:
+    def _write(self, name: str, state: Mapping[str, Any]) -> str:
         buffer = io.BytesIO()  # not straight to the file: torch turns a full disk into a RuntimeError
         torch.save(dict(state), buffer)
         content = buffer.getbuffer()
         self.folder.mkdir(parents=True, exist_ok=True)
         digest = hashlib.sha256(content).hexdigest().encode()
         write_atomic(self._path(name), b"".join((MAGIC, digest, b"\n", content)))
+        return digest.decode()
 
     def clear(self) -> None:
         """Remove all of them."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def save_part(self, name: str, rank: int, ranks: int, state: Mapping[str, Any]) -> dict[str, str]:
+        """Write one rank's part of what the first one writes of it afterwards. Its name and checksum.
+
+        Raises OSError.
+        """
+        part = f"part-{name}-{rank}of{ranks}"
+        return {"name": part, "sha256": self._write(part, state)}
+
     # -- read ------------------------------------------------------------------------------------------------------
-    def load(self, name: str) -> State | None:
-        """A checkpoint on the CPU; None where there is none. Raises RecordError for one that is damaged."""
+    def load(self, name: str, *, whole: bool = True) -> State | None:
+        """A checkpoint on the CPU; None where there is none. Raises RecordError for one that is damaged.
+
+        One that several ranks have written in parts is put together, unless not the `whole` of it is wanted.
+        """
         path = self._path(name)
         try:
             head, _, content = path.read_bytes().partition(b"\n")
@@ -141,7 +155,20 @@ class Checkpoints:
         if head != MAGIC + hashlib.sha256(content).hexdigest().encode():
             raise RecordError(f"{path}: is damaged (its checksum differs)")
         state: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        if whole and "parts" in state:
+            state |= joined([self._part(path, **part) for part in state.pop("parts")])
         return state
+
+    def _part(self, main: Path, *, name: str, sha256: str) -> State:
+        path = self._path(name)
+        try:
+            content = path.read_bytes().partition(b"\n")[2]
+        except OSError as error:
+            raise RecordError(f"{main}: its part {path.name} cannot be read ({error.strerror})") from None
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise RecordError(f"{main}: its part {path.name} is damaged (its checksum differs)")
+        part: State = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return part
 
     def load_best(self, step: int) -> dict[str, Tensor]:
         """The weights after `step`. Raises RecordError where they are missing or damaged."""
@@ -155,7 +182,7 @@ class Checkpoints:
         """The newest checkpoint that is whole, for who only wants to know how far a run was."""
         for name in (LAST, PREVIOUS):
             with contextlib.suppress(RecordError):
-                if state := self.load(name):
+                if state := self.load(name, whole=False):
                     return state
         return None
 
@@ -180,6 +207,7 @@ class Checkpoints:
             if notes:
                 notes = [f"{notes[0]}; went on from the checkpoint before it, of step {state['progress']['step']}"]
             self.best_of_last = state["progress"]["best_step"]
+            self.last_name = f"at-{_step(state)}"
             return state, [*notes, *self._differences(state)]
         return None, [f"{'; '.join(notes)}; started from the beginning"] if notes else []
 
@@ -201,6 +229,22 @@ class Checkpoints:
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.pt"
+
+
+def _step(state: Mapping[str, Any]) -> int:
+    step: int = state["progress"].get("step", 0)
+    return step
+
+
+def joined(parts: list[Any]) -> Any:
+    """What ranks have saved in parts, as one process would: shards laid end to end, all else as the first has it."""
+    first = parts[0]
+    if not isinstance(first, dict):
+        return [joined([part[i] for part in parts]) for i in range(len(first))] if isinstance(first, list) else first
+    if first.keys() == {"shard", "shape"}:
+        rows = torch.cat([part["shard"] for part in parts])
+        return rows.reshape(first["shape"])
+    return {key: joined([part[key] for part in parts]) for key in first}
 
 
 def _short(value: str | None) -> str:

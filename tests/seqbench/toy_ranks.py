@@ -1,9 +1,10 @@
 """Toy runs by several ranks, for tests: an encoder that goes wrong on one of them, and processes that make many runs.
 
-`python -m tests.seqbench.toy_ranks FOLDER CHANGES...` makes a toy run for each JSON object of changes, as a rank of the
-environment (RANK, WORLD_SIZE, ...), one after the other; the first one prints a JSON line for each.
+`python -m tests.seqbench.toy_ranks FOLDER ORDERS...` makes a toy run for each JSON object {name, healthy, changes} in
+FOLDER/name, as a rank of the environment (RANK, WORLD_SIZE, ...), one after the other; the first one prints a JSON line
+for each.
 """
-# B batch, L positions, D width
+# B batch, L positions, D width, K classes, M real positions of a batch
 
 from __future__ import annotations
 
@@ -15,12 +16,31 @@ import time
 from pathlib import Path
 from typing import Literal
 
+import torch
 import torch.distributed as dist
 
-from encoders.base import InputSpec, Sequences, States
-from tests.seqbench.toy import ToyEncoder
+from encoders.base import Encoder, InputSpec, Sequences, States
+from tasks.base import Batch, Output
+from tests.seqbench.toy import ToyBatch, ToyEncoder, ToyTask
 
-EVEN = {"encoder.dropout": 0.0, "trainer.accumulate": 1, "task.data.rows": 303, "budget.eval_limit": None}
+ALLOWED = ["tests.seqbench.toy", "tests.seqbench.toy_ranks", "encoders", "torch.optim"]
+
+
+class Positions(ToyTask):
+    """Its items are real positions, so that parts of a batch weigh differently."""
+
+    def forward(self, encoder: Encoder, batch: Batch) -> Output:
+        """Cross-entropy of each position; predictions as of the mean of its logits."""
+        assert isinstance(batch, ToyBatch)
+        states = encoder(batch.source)
+        logits_BLK = self.head(states.values)
+        label_M = batch.label.unsqueeze(1).expand(states.mask.shape)[states.mask]
+        loss = torch.nn.functional.cross_entropy(logits_BLK[states.mask], label_M)
+        predictions = []
+        if not self.training:
+            mean_BK = (logits_BLK * states.mask.unsqueeze(-1)).sum(1) / states.mask.sum(1, keepdim=True)
+            predictions = [("no", "yes")[int(k)] for k in mean_BK.argmax(1)]
+        return Output(loss=loss, items=len(label_M), predictions=predictions)
 
 
 class Uneven(ToyEncoder):
@@ -66,22 +86,25 @@ def uneven(how: str, at: int, on: int) -> dict[str, object]:
     target = f"{Uneven.__module__}.Uneven"
     return {
         "encoder": {"_target_": target, "dim": 12, "dropout": 0.2, "how": how, "at": at, "on": on},
-        "allowed": ["tests.seqbench.toy", "tests.seqbench.toy_ranks", "encoders", "torch.optim"],
+        "allowed": ALLOWED,
     }
 
 
-def main(folder: str, *changes: str) -> None:
+def main(folder: str, *orders: str) -> None:
     """The runs; a line of what came of each."""
     from seqbench.run import run
     from tests.seqbench.toy_config import toy_config
 
-    for change in changes:
-        config = toy_config(Path(folder), json.loads(change))
-        before = time.monotonic()
-        outcome = run(config)
-        if not int(os.environ["RANK"]):
-            told = {"id": outcome.record.id, "status": outcome.record.status, "seconds": time.monotonic() - before}
-            print(json.dumps(told), flush=True)
+    for order in map(json.loads, orders):
+        os.environ.pop("SEQBENCH_TOY_HEALTHY", None)
+        if order.get("healthy"):
+            os.environ["SEQBENCH_TOY_HEALTHY"] = "1"
+        try:
+            outcome = run(toy_config(Path(folder) / order["name"], order["changes"]))
+            told = [outcome.record.status, outcome.skipped]
+        except (Exception, KeyboardInterrupt) as error:
+            told = [type(error).__name__, str(error)]
+        print(json.dumps([order["name"], int(os.environ["RANK"]), *told]), flush=True)
 
 
 if __name__ == "__main__":
