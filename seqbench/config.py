@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from seqbench.errors import ConfigError
 from seqbench.explain import explain, join, show
+from seqbench.folder import Folder
 from seqbench.schedules import Kind
 from seqbench.schema import Node, examine, signature_of
 
@@ -238,7 +239,7 @@ class RunConfig(_Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     label: str | None
     task_label: str | None = None  # records made before it was there have none
-    results: str
+    results: Folder
     rerun: Literal["never", "failed", "always"]
     jobs: Count | Literal["auto"]
     deterministic: bool

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from seqbench import settings as settings_of
 from seqbench.errors import ConfigError
+from seqbench.folder import Folder
 from seqbench.garbage import uncollected
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     study: str | None
-    results: str
+    results: Folder
     out: str | None
     title: str | None
     split: Literal["train", "valid", "test"]

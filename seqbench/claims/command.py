@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from seqbench import settings as settings_of
 from seqbench.errors import ConfigError, RecordError
+from seqbench.folder import Folder
 from seqbench.published import PUBLISHED, ROOT
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Settings(BaseModel):
     claims: Literal["all"] | None
     run: bool
     publish: bool
-    results: str
+    results: Folder
     out: str
     confidence: Annotated[float, Field(gt=0, lt=1)]
 

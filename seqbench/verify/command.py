@@ -17,6 +17,7 @@ from seqbench import verified as verdicts
 from seqbench.claim import holder
 from seqbench.config import default_allowed
 from seqbench.errors import ConfigError, RecordError, printable
+from seqbench.folder import Folder
 from seqbench.record import Record
 from seqbench.settings import read as read_settings_of
 from seqbench.store import NAME, read, reason_of
@@ -38,7 +39,7 @@ class Settings(BaseModel):
 
     run: str | list[str] | None
     study: str | None
-    results: str
+    results: Folder
     allowed: list[Annotated[str, Field(min_length=1)]] | None
     tolerance: Annotated[float, Field(ge=0)]
     trials: Literal["chosen", "all", "none"]

@@ -1,0 +1,98 @@
+"""A board from 10,000 records: the whole command, with its files; the first time, and again by the index."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from seqbench.benchmark import made_up
+from seqbench.benchmark.base import Row, Settings, alone
+from seqbench.board.index import FOLDER, SETTLED
+
+ROOT = Path(__file__).resolve().parents[2]
+GOAL = 3.0  # s
+SHAPES = ((40, 25, 10), (400, 5, 5))  # encoders, tasks, seeds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Used:
+    """What a command took."""
+
+    wall: float  # s
+    cpu: float  # s, user and system, of it and its processes
+    mib: float  # resident at most, of the largest of them
+
+    def seconds(self, settings: Settings) -> float:
+        """By the clock of the settings."""
+        return self.wall if settings.clock == "wall" else self.cpu
+
+
+WATCHED = """
+import os, resource, runpy, sys
+sys.argv[:] = sys.argv[1:]
+code = 0
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except SystemExit as end:
+    code = end.code
+kinds = [resource.getrusage(kind) for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+sys.stdout.flush()
+print(max(kind.ru_maxrss for kind in kinds), file=sys.stderr)
+sys.exit(code)
+"""
+
+
+def used(command: Sequence[str]) -> Used:
+    """Run a script of ours in a process of its own. Raises CalledProcessError where it fails."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    ran = subprocess.run(
+        [sys.executable, "-c", WATCHED, *command],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return Used(wall=wall, cpu=cpu, mib=int(ran.stderr.split()[-1]) / 1024)
+
+
+def board(results: Path, out: Path) -> Used:
+    """One board."""
+    return used(["scripts/leaderboard.py", f"results={results}", f"out={out}"])
+
+
+def settle() -> None:
+    """Wait until files made just now are old enough for the index."""
+    time.sleep(1.1 * SETTLED / 1e9)
+
+
+def measure(settings: Settings) -> list[Row]:
+    """Seconds of `python scripts/leaderboard.py`; what a process takes that only says its settings beside them."""
+    repeats = settings.pairs(5)
+    start = [used(["scripts/leaderboard.py", "--cfg"]).seconds(settings) for _ in range(repeats)]
+    rows = [alone("start of the process", start, unit="s", goal=None, better="lower")]
+    for encoders, tasks, seeds in ((3, 5, 2),) if settings.quick else SHAPES:
+        shape = made_up.Shape(encoders=encoders, tasks=tasks, seeds=seeds)
+        with tempfile.TemporaryDirectory() as folder:
+            results, out = Path(folder) / "results", Path(folder) / "board"
+            made_up.write(results, shape)
+            settle()
+            first, again = [], []
+            for _ in range(repeats):
+                shutil.rmtree(results / FOLDER, ignore_errors=True)
+                first.append(board(results, out).seconds(settings))
+                again.append(board(results, out).seconds(settings))
+        what = f"board of {shape.records:,} records ({shape})"
+        rows.append(alone(f"{what}, again", again, unit="s", goal=GOAL, better="lower"))
+        rows.append(alone(f"{what}, the first", first, unit="s", goal=GOAL, better="lower", note="no index yet"))
+    return rows
