@@ -92,7 +92,7 @@ class Meter:
 
         That of a training of as many steps as are expected now: so it follows the share of the budget that is spent.
         """
-        return factor(done, steps=self.steps(done), **schedule.model_dump())
+        return factor(done, steps=self.steps(done), kind=schedule.kind, warmup=schedule.warmup, floor=schedule.floor)
 
     def _seconds(self) -> float:
         return self.progress.train_seconds + (0.0 if self.since is None else time.perf_counter() - self.since)

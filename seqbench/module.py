@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -66,6 +67,10 @@ class Module(pl.LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """As every module's; on the CPU a batch is where it should be."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of a batch, (), times its share in the step where several make one."""
