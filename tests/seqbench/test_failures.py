@@ -55,6 +55,13 @@ def test_weights_of_nan_are_not_saved(tmp_path: Path) -> None:
     assert (record.status, record.failed_at_step) == ("diverged", 10)
     assert record.reason == "the weights are not finite after step 10; last healthy checkpoint: step 5"
     assert_saved(record, tmp_path, 5)
+    assert [point.step for point in record.curves] == [5]  # nor scored, so that they are never the best
+    first = record_of(tmp_path, "weights", 10, seed=1)
+    assert (first.status, first.failed_at_step, first.curves, first.best_step) == ("diverged", 5, [], None)
+    assert not list((tmp_path / first.id).rglob("best-*.pt"))
+    between = record_of(tmp_path, "weights", 14, seed=2, **{"trainer.save_every": 1e-6})  # saved after every step
+    assert (between.status, between.failed_at_step) == ("diverged", 7)
+    assert_saved(between, tmp_path, 6)
 
 
 def test_a_loss_that_explodes(tmp_path: Path) -> None:
