@@ -147,7 +147,11 @@ def test_ways_to_run_out_of_memory(error: Exception, killed: bool, expected: boo
 # -- timed out ---------------------------------------------------------------------------------------------------------
 def test_a_run_whose_time_is_over_goes_on_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = broken("sleep", 15) | {"trainer.time_limit": 1.0}
-    cut = run(toy_config(tmp_path / "cut", slow)).record
+    heard: list[Deadline] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(Deadline, "hear", lambda deadline: heard.append(deadline))
+        cut = run(toy_config(tmp_path / "cut", slow)).record
+    assert len(heard) == 1  # before the checkpoint of leaving is saved, so that no alarm comes again in that
     assert cut.status == "timed_out"
     assert cut.reason == "trainer.time_limit: 1 seconds are over; the same command goes on"
     assert cut.failed_at_step is not None
