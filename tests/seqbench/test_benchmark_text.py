@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +43,22 @@ def test_both_sides_have_the_same_loss(
     trained = {side: train(0) for side, train in text.sides_of(name, tmp_path, SETTINGS).items()}
     assert all(tokens > 0 and seconds > 0 for tokens, seconds in trained.values())
     assert trained["ours"][0] == trained["ours packed"][0]
+
+
+@pytest.mark.slow
+def test_a_peak_is_the_childs_own_whoever_starts_it() -> None:
+    """Though this process, with torch and 300 MiB more, has a far higher one."""
+    here = np.ones(300 * 2**20, dtype=np.uint8)
+    code = """
+import numpy as np
+from seqbench.benchmark.text_child import peak_mib
+before = peak_mib()
+held = np.ones(64 * 2**20, dtype=np.uint8)
+del held
+print(before, peak_mib())
+"""
+    root = Path(__file__).resolve().parents[2]
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root).stdout
+    before, after = map(float, out.split())
+    assert before < here.nbytes / 2**20
+    assert 50 < after - before < 80
