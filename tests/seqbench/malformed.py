@@ -137,7 +137,7 @@ VALUES = [
         "task.metrics: {_target_:tests.seqbench.toy.Hits} has another form",
     ),
     LINE("no metric", "task.metrics=[]", "task.metrics: a task needs at least one"),
-    LINE("many devices", "trainer.devices=3", "trainer.devices: 3; a run uses one device"),
+    LINE("many machines", "trainer.nodes=3", "trainer.nodes: 3, but nobody has started processes on other machines"),
 ]
 PAIRS = [
     LINE(name, arguments, says, base=tuple(REAL))
