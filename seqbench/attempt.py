@@ -67,6 +67,7 @@ class Attempt:
         self.folder = store.folder(run_id)
         self.watch = watch or _bar(config, task, note)
         self.ranks = ALONE
+        self.compilations = cost.compilations() if config.trainer.compile else {}
         self.size = 1 if is_trivial(config) else size_of(config, placed())
         self.deadline = Deadline(config.trainer.time_limit)
         self.oom_kills = oom_kills()
@@ -96,7 +97,11 @@ class Attempt:
             with (
                 process.signals() as came,
                 self.deadline.enforced(),
-                process.settings(threads=self.threads, deterministic=self.config.deterministic),
+                process.settings(
+                    threads=self.threads,
+                    deterministic=self.config.deterministic,
+                    tf32=self.config.trainer.tf32,
+                ),
             ):
                 self._guarded(self._begin)
                 with self._ranks() as self.ranks:
@@ -267,7 +272,21 @@ class Attempt:
             "train_tokens_per_second": feed.real / progress.train_seconds if trained else None,
             "eval_examples_per_second": examples_per_second,
             "latency": latency,
+            **self._compiled(),
+            **cost.utilisation(
+                training,
+                progress.train_seconds,
+                device=fitted.evaluator.device,
+                devices=self.size,
+                precision=config.trainer.precision,
+                tf32=config.trainer.tf32,
+            ),
         }
+
+    def _compiled(self) -> dict[str, int]:
+        """Of this run in this process alone; with several ranks, of the first."""
+        now = cost.compilations() if self.compilations else {}
+        return {name: value - self.compilations[name] for name, value in now.items()}
 
     def _keep(self, fitted: Fitted) -> Artefact:
         """The tested weights, as safetensors."""

@@ -160,6 +160,8 @@ class Trainer(_Section):
     time_limit: Annotated[float, Field(gt=0)] | None = None  # records made before it was there have none
     explosion: Annotated[float, Field(gt=1)] | None = None  # likewise
     padding_free: bool = False  # likewise
+    tf32: bool = False  # likewise
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None  # likewise
     progress: bool
 
     @model_validator(mode="after")

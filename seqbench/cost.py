@@ -22,6 +22,7 @@ from encoders.base import Encoder
 from seqbench.evaluation import Evaluator
 from seqbench.feed import count_positions
 from seqbench.operations import counting
+from seqbench.peaks import peak
 from seqbench.record import Latency
 from tasks.base import Batch, Task
 
@@ -77,6 +78,26 @@ def flops_training(evaluator: Evaluator, batches: Sequence[NDArray[np.int64]], p
         module.training = mode
         module.zero_grad(set_to_none=True)
     return total / counted * positions
+
+
+def compilations() -> dict[str, int]:
+    """What torch.compile has compiled in this process so far, by the names of `record.Cost`."""
+    from torch._dynamo.convert_frame import FRAME_COMPILE_COUNTER
+
+    counts = list(FRAME_COMPILE_COUNTER.values())
+    return {"compilations": sum(counts), "recompilations": sum(count - 1 for count in counts)}
+
+
+def utilisation(
+    operations: float, seconds: float, *, device: torch.device, devices: int, precision: str, tf32: bool
+) -> dict[str, float | None]:
+    """`peak_flops` and `mfu` of a training, as record.Cost has them; None where the device's peak isn't known."""
+    cuda = device.type == "cuda"
+    found = peak(torch.cuda.get_device_name(device), precision, tf32=tf32) if cuda else None
+    if found is None:
+        return {"peak_flops": None, "mfu": None}
+    whole = found * devices
+    return {"peak_flops": whole, "mfu": operations / seconds / whole if seconds > 0 else None}
 
 
 def flops_forward(evaluator: Evaluator, rows: NDArray[np.int64]) -> float:

@@ -125,6 +125,7 @@ def fit(
         optimizer=partial(_optimizer, config),
         factor=partial(meter.factor, schedule=config.schedule),
         accumulate=config.trainer.accumulate,
+        compiled=config.trainer.compile,
         exchange=accord.exchange if accord else None,
         weighs=lambda: feed.weighs,
     )
@@ -249,7 +250,14 @@ def _evaluator(config: RunConfig, module: Module, trainer: pl.Trainer, ranks: Ra
 
 
 def _optimizer(config: RunConfig, groups: list[dict[str, Any]]) -> Optimizer:
+    """On CUDA by one fused kernel, where the optimizer has it."""
     optimizer: Optimizer = build(config.optimizer, "optimizer", config.allowed, params=groups)
+    on_cuda = all(weight.is_cuda for group in groups for weight in group["params"])
+    if on_cuda and "fused" in optimizer.defaults and optimizer.defaults.get("foreach") is None:
+        settings = {key: value for key, value in config.optimizer.items() if key != "_target_"}
+        make: Any = type(optimizer)
+        fused: Optimizer = make(groups, **settings, fused=True)
+        return fused
     return optimizer
 
 
@@ -300,6 +308,8 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"GPU available but not used")
         # under SLURM without srun: a run is one process by itself
         warnings.filterwarnings("ignore", message=r"The `srun` command is available")
+        # torch's own, when torch.compile is first used
+        warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.* is deprecated", category=DeprecationWarning)
         # gloo has no deterministic variant to choose, nor another one
         warnings.filterwarnings("ignore", message=r".*gloo.*", category=UserWarning)
         yield

@@ -102,7 +102,10 @@ def _work(config: RunConfig, withhold: bool, ranks: Ranks, step: list[int]) -> N
         step[0] = event.step
 
     threads = crew.threads_of(config, ranks.size, ranks.nodes)
-    with process.signals(), process.settings(threads=threads, deterministic=config.deterministic):
+    with (
+        process.signals(),
+        process.settings(threads=threads, deterministic=config.deterministic, tf32=config.trainer.tf32),
+    ):
         task = build_task(config)
         task.data.check()
         randomness.seed_all(randomness.derive(config.seed, "data"))

@@ -28,7 +28,11 @@ TRAINER = (
     "accumulate",  # a step's batch in parts: sums in another order, other dropout masks
     "clip",  # scales gradients
 )
-TRAINER_IF_SET = ("padding_free",)  # other roundings and dropout masks; came later, runs of before keep their ids
+TRAINER_IF_SET = (
+    "padding_free",
+    "tf32",
+    "compile",
+)  # other roundings and dropout masks; came later, runs of before keep their ids
 BUDGET_WITHOUT = (
     "eval_batch_tokens",  # how many rows are evaluated together changes no score
     *("match", "target", "vary", "count", "tolerance", "matched"),  # what they solve stands in the encoder's node
@@ -74,7 +78,7 @@ def facts(
         "optimizer": config.optimizer,
         "schedule": config.schedule.model_dump(),
         "trainer": config.trainer.model_dump(include=set(TRAINER))
-        | {key: True for key in TRAINER_IF_SET if getattr(config.trainer, key)}
+        | {key: value for key in TRAINER_IF_SET if (value := getattr(config.trainer, key))}
         | _accumulation(config),
         "seed": config.seed,
         "deterministic": config.deterministic,

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, Self
 
 import pytorch_lightning as pl
@@ -36,15 +37,18 @@ class Module(pl.LightningModule):
         optimizer: Callable[[list[dict[str, Any]]], Optimizer],
         factor: Callable[[int], float],
         accumulate: int,
+        compiled: str | None = None,
         exchange: Callable[[int], list[int]] | None = None,
         weighs: Callable[[], bool] = lambda: True,
     ) -> None:
         super().__init__()
         self.exchange, self.weighs = exchange, weighs
+        self.compiled = compiled  # torch.compile's mode, of training steps alone: scores are those of the plain encoder
         self.encoder, self.task = encoder, task
         self.frozen = train == "head"
         self.optimizer, self.factor = optimizer, factor
         self.accumulate = accumulate
+        self._program: Callable[..., Any] | None = None
         self.shares: list[float] = []  # of the batches of this step: items, in those of the first one
         self.unit = 1.0
         self.losses: list[tuple[Tensor, int]] = []  # detached, of the batches since somebody last emptied it
@@ -74,7 +78,8 @@ class Module(pl.LightningModule):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Loss of a batch, (), times its share in the step where several make one."""
-        output = self.task(self.encoder, batch)
+        with self._as_compiled():
+            output = self.task(self.encoder, batch)
         items = output.items if self.weighs() else 0
         self.losses.append((output.loss.detach(), items))
         loss: Tensor = output.loss
@@ -86,6 +91,20 @@ class Module(pl.LightningModule):
             self.shares, self.unit = [], max(1.0, mean)
         self.shares.append(mean / self.unit)  # near 1: half-precision gradients keep their size
         return loss * (items / self.unit)
+
+    @contextmanager
+    def _as_compiled(self) -> Iterator[None]:
+        """The encoder's forward pass compiled, once; its parameters and their names stay what they are."""
+        if self.compiled is None:
+            yield
+            return
+        if self._program is None:
+            self._program = torch.compile(self.encoder._call_impl, mode=self.compiled)
+        self.encoder._compiled_call_impl = self._program
+        try:
+            yield
+        finally:
+            self.encoder._compiled_call_impl = None
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Make the sum of gradients a mean over items: Lightning has divided it by the number of batches."""

@@ -183,11 +183,12 @@ def _in_destructor(frame: FrameType | None) -> bool:
 
 
 @contextmanager
-def settings(*, threads: int | None, deterministic: bool) -> Iterator[None]:
-    """Number of CPU threads (None: as it is), and torch's deterministic algorithms.
+def settings(*, threads: int | None, deterministic: bool, tf32: bool = False) -> Iterator[None]:
+    """Number of CPU threads (None: as it is), torch's deterministic algorithms, tensor cores for float32 on CUDA.
 
     Without torch's filling of each new tensor with NaN, which shows who reads what nobody wrote, at 2 % of a step.
     """
+    precise = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
     filling: Any = torch.utils.deterministic
     filled, filling.fill_uninitialized_memory = filling.fill_uninitialized_memory, False
@@ -196,6 +197,8 @@ def settings(*, threads: int | None, deterministic: bool) -> Iterator[None]:
     if threads is not None:
         torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(deterministic)
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
     try:
         yield
     finally:
@@ -203,3 +206,5 @@ def settings(*, threads: int | None, deterministic: bool) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[1])
         torch.backends.cudnn.benchmark = before[2]
         filling.fill_uninitialized_memory = filled
+        torch.set_float32_matmul_precision(precise[0])
+        torch.backends.cudnn.allow_tf32 = precise[1]

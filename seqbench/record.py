@@ -115,6 +115,13 @@ class Cost(_Part):
         "run's data and model to its peak",
     )
     energy_joules: float | None = None
+    peak_flops: float | None = Field(
+        default=None,
+        description="operations a second that all devices can do, dense, in the precision; null: a CPU, or unknown",
+    )
+    mfu: float | None = Field(default=None, description="flops_train / train_seconds / peak_flops")
+    compilations: int | None = Field(default=None, description="with trainer.compile: frames compiled, again or not")
+    recompilations: int | None = Field(default=None, description="of them again, for other shapes or settings")
 
 
 class MatchFacts(_Part):

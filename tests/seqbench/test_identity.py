@@ -72,6 +72,8 @@ def test_form() -> None:
         {"trainer.accumulate": 1},
         {"trainer.clip": None},
         {"trainer.padding_free": True},
+        {"trainer.tf32": True},
+        {"trainer.compile": "default"},
     ],
     ids=lambda changes: next(iter(changes)),
 )
