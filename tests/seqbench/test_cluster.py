@@ -238,6 +238,26 @@ def test_time_up_saves_and_queues_again_and_goes_on(
     assert (home.scores, home.predictions) == (record.scores, record.predictions)
 
 
+def test_a_start_that_dies_after_one_that_was_stopped_is_told(
+    toy: Toy, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record that the first start left, of a job out of time, is not the end of the story."""
+
+    def struck(*args: Any, **kwargs: Any) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def fate(cluster: Cluster, folder: Path, index: int) -> str:
+        cluster.start(folder, index)
+        assert by_seed(toy)[0].status == "timed_out"
+        return cluster.lose(folder, index)
+
+    monkeypatch.setattr(Module, "on_before_optimizer_step", struck)
+    cluster.fate = fate
+    assert toy("-m", "seed=0", "hydra/launcher=slurm").code == 1
+    record = by_seed(toy)[0]
+    assert (record.status, record.failed_at_step) == ("killed", 1)
+
+
 def test_requeues_have_a_limit(toy: Toy, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     def struck(*args: Any, **kwargs: Any) -> None:
         os.kill(os.getpid(), signal.SIGUSR1)
