@@ -175,8 +175,9 @@ class TwoNodes:
     def stop(self) -> None:
         """End jobs and daemons; nothing of them is left."""
         self.over.set()
-        self.ask("scancel", "--user=root")
-        self.ask("scancel", "--user=root", "--signal=KILL", "--full")
+        if self.daemons:
+            self.ask("scancel", "--user=root")
+            self.ask("scancel", "--user=root", "--signal=KILL", "--full")
         for name in reversed(self.daemons):  # as they were started: munged ends last
             self.daemons[name].terminate()
             try:
