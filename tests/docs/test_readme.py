@@ -116,6 +116,9 @@ def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeyp
         short = [word for word in SHORT if not word.startswith("budget.steps") or "budget=tokens" not in arguments]
         short += ["budget.tokens=5000"] if "budget=tokens" in arguments else []
         short += ["tune.trials=2", "encoder=lstm"] if "tune=random" in arguments else []
+        if any(word.startswith("pretrain=") for word in arguments):
+            short += ["pretrain.budget.steps=2", "pretrain.budget.eval_every=2", "pretrain.budget.eval_limit=8"]
+            short += ["pretrain.task.data.valid=2000", "pretrain.task.data.test=2000", "task.data.test=40"]
         assert cli.main([*arguments, *short]) == 0
         records = list((place / "results").glob("*/record.json"))
         assert records
