@@ -19,7 +19,7 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from torch.optim import Optimizer
 
 from encoders.base import Encoder
-from seqbench import cost, process, randomness
+from seqbench import cost, process, randomness, transfer
 from seqbench.accord import Accord
 from seqbench.build import build
 from seqbench.config import RunConfig
@@ -177,6 +177,7 @@ def fit(
     with _quiet(), process.deferred(until_agreed=ranks.several):
         layers = partial(_layers, first=parts_of_first_epoch(config, loader.lengths, share)[0])
         trainer = _trainer(config, course, ranks, layers)
+        feed.carrier = transfer.carrier(trainer.strategy.root_device)
         if progress.pending:
             module.to(trainer.strategy.root_device)
             course.evaluate(trainer, trained, over=meter.share() >= 1)

@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+NO_CUDA = "needs CUDA; on a machine with a GPU: pytest -m cuda"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -21,6 +22,15 @@ def data_cache() -> Path:
         if place and (Path(place) / "sst2").is_dir():
             return Path(place)
     pytest.skip("needs real data: set SEQBENCH_DATA to a filled cache")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, visibly, what is marked `cuda` where there is none."""
+    if item.get_closest_marker("cuda") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip(NO_CUDA)
 
 
 @pytest.fixture(autouse=True)

@@ -217,7 +217,7 @@ def test_the_variable_length_kernel_counts_as_each_row_alone() -> None:
     assert counter.get_total_flops() == 2 * forward
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="flash attention needs CUDA")
+@pytest.mark.cuda
 @pytest.mark.parametrize("causal", [False, True])
 def test_the_variable_length_kernel_agrees_with_the_padded_one(causal: bool) -> None:
     from encoders.blocks.packed_attention import _flash, _flash_knows
@@ -235,7 +235,7 @@ def test_the_variable_length_kernel_agrees_with_the_padded_one(causal: bool) -> 
         assert_close(flash, padded, atol=2e-2, rtol=2e-2)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="compares with CUDA")
+@pytest.mark.cuda
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_agree_on_cuda_in_float32(family: str) -> None:
     encoder = make(family, "rotary").cuda()

@@ -76,8 +76,7 @@ def test_compiled_steps_learn_the_same_and_are_counted(tmp_path: Path) -> None:
     assert compiled.cost.flops_train == pytest.approx(plain.cost.flops_train)  # counted on the plain encoder
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.cuda
 def test_a_run_on_cuda_is_the_same_twice(tmp_path: Path) -> None:
     settings = {"trainer.accelerator": "gpu", "trainer.precision": "bf16-mixed", "trainer.tf32": True}
     first = run(toy_config(tmp_path / "a", settings)).record
