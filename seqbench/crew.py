@@ -14,7 +14,6 @@ import pickle
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 
 from seqbench import casualty, process
+from seqbench.alarm import Alarm, break_off
 from seqbench.config import RunConfig
 from seqbench.errors import ConfigError, RecordError
 from seqbench.facts import device_of
@@ -236,7 +236,10 @@ def summoned(config: RunConfig, *, withhold: bool) -> Iterator[Ranks]:
     try:
         with watch:
             yield ranks
-    except Exception as error:
+    except BaseException as error:
+        break_off(part)
+        if not isinstance(error, Exception):
+            raise
         cause = watch.cause(error)
         if cause is error:
             raise
@@ -291,27 +294,14 @@ class _Watch:
 
     def __init__(self, part: Any, local: list[_Follower], ranks: Ranks) -> None:
         self.part, self.local, self.ranks = part, local, ranks
-        self.over = threading.Event()
         self.kills = casualty.oom_kills()
-        self.thread: threading.Thread | None = None
+        self.alarm = Alarm(self.trouble, device=ranks.device)
 
     def __enter__(self) -> None:
-        if self.ranks.device == "cuda":  # gloo notices a lost connection by itself
-            self.thread = threading.Thread(target=self._look, daemon=True, name="ranks")
-            self.thread.start()
+        self.alarm.__enter__()
 
     def __exit__(self, *_: object) -> None:
-        self.over.set()
-        if self.thread is not None:
-            self.thread.join()
-
-    def _look(self) -> None:
-        while not self.over.wait(1.0):
-            if self.trouble() is not None and dist.is_initialized():
-                time.sleep(1.0)  # who failed at the same time as this one has its own word
-                if not self.over.is_set():
-                    dist.distributed_c10d._abort_process_group()
-                return
+        self.alarm.__exit__()
 
     def meet(self) -> None:
         """Wait until all ranks are there. Raises what has become of one that isn't."""
@@ -342,7 +332,7 @@ class _Watch:
 
     def cause(self, error: Exception) -> BaseException:
         """The error itself, or the other rank's that it comes from."""
-        if isinstance(error, RankFailed) or not is_lost(error):
+        if isinstance(error, RankFailed) or not (self.alarm.rung or is_lost(error)):
             return error
         end = time.monotonic() + GRACE
         while time.monotonic() < end:

@@ -11,6 +11,7 @@ import traceback
 from typing import Any, Literal
 
 from seqbench import crew, process, randomness
+from seqbench.alarm import Alarm, is_broken_off
 from seqbench.config import RunConfig
 from seqbench.crew import Orders, Report, is_lost, report
 from seqbench.place import Place, placed
@@ -74,14 +75,16 @@ def _serve(place: Place, config: RunConfig, withhold: bool, part: Any) -> None:
     )
     ranks.meet = lambda: part.set(f"here/{place.rank}", b"")
     step: list[int] = [0]
+    alarm = Alarm(lambda: is_broken_off(part), device=ranks.device)
     try:
-        _work(config, withhold, ranks, step)
+        with alarm:
+            _work(config, withhold, ranks, step)
     except process.Stopped as error:
         report(part, Report(rank=place.rank, kind="stopped", reason=str(error)))
     except DataError as error:
         report(part, Report(rank=place.rank, kind="data", reason=str(error)))
     except Exception as error:
-        if not is_lost(error):
+        if not (alarm.rung or is_lost(error)):
             reason = "\n".join(f"{type(error).__name__}: {error}".strip().splitlines()[:2])[:400]
             kind: Literal["failed", "out_of_memory"] = "out_of_memory" if is_memory(error, killed=False) else "failed"
             text = traceback.format_exc()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning.strategies import DDPStrategy
@@ -85,9 +84,3 @@ def placement(config: RunConfig, ranks: Ranks, layers: Callable[[nn.Module], lis
         "strategy": strategy,
         "use_distributed_sampler": False,
     }
-
-
-def bind(ranks: Ranks) -> None:
-    """On CUDA make this rank's device the current one, before anything is put there."""
-    if ranks.several and ranks.device == "cuda":
-        torch.cuda.set_device(ranks.local)

@@ -43,10 +43,15 @@ class Ranks:
         return self.rank == 0
 
     def join(self) -> None:
-        """Meet the others; nothing for one alone. Call `leave` afterwards, whatever comes."""
+        """Meet the others; nothing for one alone. Call `leave` afterwards, whatever comes.
+
+        On CUDA this rank's device is the current one from here on: NCCL takes that which is, and two ranks on one hang.
+        """
         if not self.several:
             return
         self.meet()
+        if self.device == "cuda":
+            torch.cuda.set_device(self.local)
         backend = "cpu:gloo,cuda:nccl" if self.device == "cuda" else "gloo"
         dist.init_process_group(backend, store=self.store, rank=self.rank, world_size=self.size, timeout=PATIENCE)
         self._group = dist.new_group(backend="gloo", timeout=PATIENCE)

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from seqbench import lineage, provenance
 from seqbench import run as runs
+from seqbench.build import is_trivial
+from seqbench.crew import size_of
 from seqbench.errors import ConfigError, RecordError
-from seqbench.facts import device_of, now
+from seqbench.facts import device_of, now, strategy_of
 from seqbench.progress import Watch
 from seqbench.record import Environment, Record
 from seqbench.verified import Compared, Verdict, Verified, sha256_of
@@ -90,9 +92,11 @@ class _Judgement:
     def environment_now(self, rebuilt: Rebuilt) -> None:
         """This machine, as the run will see it."""
         config = rebuilt.config
+        size = 1 if is_trivial(config) else size_of(config, None)
         self.here = provenance.environment(
             device=device_of(config),
-            devices=1,
+            devices=size,
+            strategy="single" if size == 1 else strategy_of(config),
             threads=config.trainer.threads or 1,
             precision=config.trainer.precision,
             deterministic=config.deterministic,
@@ -105,6 +109,8 @@ class _Judgement:
         for what, a, b in (
             ("machine class", _alone(then.machine_class), _alone(self.here.machine_class)),
             ("device", then.device, self.here.device),
+            ("devices", then.devices, self.here.devices),
+            ("nodes", then.nodes, self.here.nodes),
             ("python", then.python, self.here.python),
             ("platform", then.platform, self.here.platform),
         ):
@@ -120,7 +126,7 @@ class _Judgement:
 
     @property
     def exact(self) -> bool:
-        """Whether the same bits are owed: same machine class, CPU, deterministic, packages, not timed.
+        """Whether the same bits are owed: same machine class, CPU, as many ranks, deterministic, packages, not timed.
 
         Changed code excuses nothing: then it is the code that makes the difference.
         """
@@ -144,6 +150,7 @@ class _Judgement:
         fields = {
             "machine_class": not self.same_class,
             "device": not then.device == here.device == "cpu",
+            "devices": (then.devices, then.nodes) != (here.devices, here.nodes),
             "python": then.python.split(".")[:2] != here.python.split(".")[:2],
             "packages": bool(NUMERIC & set(self.changes.packages)),
         }

@@ -189,8 +189,17 @@ def _tree(record: Record, results: Path, allowed: list[str]) -> tuple[dict[str, 
         if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
             trainer["accelerator"] = "auto"
             notes.append(f"trainer.accelerator: {accelerator} is not here, auto taken")
+        wanted, here = record.environment.devices, devices_here(record.environment.device)
+        trainer |= {"devices": wanted if wanted <= here else 1, "nodes": 1}
+        if wanted > here:
+            notes.append(f"devices: {wanted} shared the training, {here} here; one taken")
     tree |= {"trainer": trainer, "results": str(results), "allowed": allowed, "logger": {}, "rerun": "never", "jobs": 1}
     return tree, notes
+
+
+def devices_here(kind: str) -> int:
+    """How many ranks of a run this machine has devices for; of a CPU, cores. One at least."""
+    return max(1, torch.cuda.device_count() if kind == "cuda" else 1 if kind == "mps" else os.cpu_count() or 1)
 
 
 def _first(error: Exception) -> str:

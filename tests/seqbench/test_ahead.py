@@ -39,9 +39,7 @@ def told(feed: Feed) -> dict[str, Any]:
     return state | {"weighs": feed.weighs, "own": feed.own}
 
 
-@pytest.mark.parametrize(
-    "share", [Share(), Share(parts=3, rank=1, ranks=2)]
-)  # 4 rows a batch: empty parts
+@pytest.mark.parametrize("share", [Share(), Share(parts=3, rank=1, ranks=2)])  # 4 rows a batch: empty parts
 def test_a_batch_in_advance_is_in_no_count(share: Share) -> None:
     plain, ahead = (feed_of(30, ahead=way, share=share) for way in (False, True))
     seen = [[(batch.index.tolist(), told(feed)) for batch in feed] for feed in (plain, ahead)]
