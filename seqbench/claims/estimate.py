@@ -146,14 +146,17 @@ def _over_seeds(comparison: Comparison, a_S: Floats, b_S: Floats | None, confide
     high: float | None
     basis: Basis
     counted = _counted(comparison.of) and bool(np.ptp(value_S) <= 1e-9 * max(abs(mean), 1.0))
+    exact = float(a_S[0] if b_S is None else a_S[0] / b_S[0] if ratio else a_S[0] - b_S[0])  # exp(log(3)) is not 3
     if counted:
-        low, high, basis = mean, mean, "counted"
+        low, high, basis = exact, exact, "counted"
     elif seeds > 1:
         half = float(stats.t.isf((1 - confidence) / 2, seeds - 1) * value_S.std(ddof=1) / np.sqrt(seeds))
         low, high, basis = mean - half, mean + half, "seeds"
     else:
         low, high, basis = None, None, "one seed"
-    if ratio:
+    if counted:
+        mean = exact
+    elif ratio:
         mean, low, high = float(np.exp(mean)), *(None if x is None else float(np.exp(x)) for x in (low, high))
     return Estimate(
         value=mean,

@@ -127,6 +127,16 @@ def test_costs_are_paired_by_seed_and_students(tmp_path: Path) -> None:
         estimate(comparison(of="cost/parameters"), [*a, a[0]], b, confidence=0.9)
 
 
+@pytest.mark.parametrize("times", [2, 3, 5, 10, 49])
+def test_a_counted_ratio_is_exact_and_meets_a_bound_that_it_equals(times: int, tmp_path: Path) -> None:
+    a = [run_of(tmp_path, "good", s, parameters=times * 700) for s in range(3)]
+    b = [run_of(tmp_path, "poor", s, parameters=700) for s in range(3)]
+    this = comparison(of="cost/parameters", by="ratio", at_least=float(times), at_most=float(times))
+    found = estimate(this, a, b, confidence=0.95)
+    assert (found.low, found.value, found.high) == (times, times, times), "and not exp(log(x))"
+    assert judge(claim(this), [*a, *b], confidence=0.95).verdict == "reproduced"
+
+
 def test_a_measured_cost_of_one_seed_has_no_interval_and_decides_nothing(tmp_path: Path) -> None:
     a, b = run_of(tmp_path, "good", 0), run_of(tmp_path, "poor", 0, parameters=9)
     measured = comparison(of="cost/latency.p50_ms", by="ratio", at_least=0.001)
@@ -165,6 +175,13 @@ def test_one_refuted_comparison_is_enough_and_many_do_not_refute_by_chance(runs:
     assert judge(claim(just_out), runs, confidence=0.95).verdict == "not reproduced"
     many = [comparison(name=str(i), at_least=-1.0) for i in range(19)]
     assert judge(claim(just_out, *many), runs, confidence=0.95).verdict == "inconclusive"
+    shown = [this.model_copy(update={"decides": False}) for this in many]
+    assert judge(claim(just_out, *shown), runs, confidence=0.95).verdict == "not reproduced", "what is shown costs none"
+    assert found.low is not None
+    just_in = comparison(name="one", at_least=found.low - 1e-6)  # to reproduce, each at the level that is asked for
+    judged = judge(claim(just_in, *many), runs, confidence=0.95)
+    assert judged.verdict == "reproduced"
+    assert judged.outcomes[0].estimate == found
 
 
 def test_what_has_not_run_or_failed_is_told(runs: list[Run], tmp_path: Path) -> None:
