@@ -31,7 +31,7 @@ from seqbench.fit import Fitted, fit, parts_of_first_epoch
 from seqbench.health import Deadline, Diverged, TimedOut
 from seqbench.loggers import About, Sink, check_account, open_sinks
 from seqbench.place import placed
-from seqbench.pretraining import take_over
+from seqbench.pretraining import check_finished, take_over
 from seqbench.progress import Bar, Event, Lines, Watch, ignore
 from seqbench.ranks import ALONE, Ranks
 from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status, TuningFacts
@@ -104,6 +104,8 @@ class Attempt:
                 ),
             ):
                 self._guarded(self._begin)
+                if self.first is not None:
+                    check_finished(self.first)  # before other ranks wait for this one
                 with self._ranks() as self.ranks:
                     self._work()
                 process.hold(firmly=True)  # a record of a finished run is not taken back

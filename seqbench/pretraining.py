@@ -47,7 +47,7 @@ def before(config: RunConfig) -> RunConfig | None:
         "tune": None,
         "label": None,
         "task_label": None,
-        "rerun": "never",
+        "rerun": "failed" if config.rerun == "failed" else "never",  # one that failed fails this one again
         "logger": {},
     }
     if stage.budget.match is not None:
@@ -86,14 +86,28 @@ def made(config: RunConfig, run: Callable[[RunConfig], Record], watch: Watch) ->
     return None
 
 
+def check_finished(record: Record) -> None:
+    """Raise for a run before this one without weights: TimedOut where it goes on next time, so this one waits.
+
+    Else RuntimeError.
+    """
+    if record.status == "finished":
+        return
+    from seqbench.health import TimedOut
+    from seqbench.standing import UNDONE
+
+    kind = TimedOut if record.status in UNDONE else RuntimeError
+    reason = (record.reason or "").removesuffix("; the same command goes on")  # which this one's ends with
+    raise kind(f"pretrain: the run before this one, {record.id}, is {record.status}: {reason}")
+
+
 def take_over(encoder: Encoder, record: Record, results: Path) -> None:
     """Give an encoder the weights of the run before it, all of them.
 
-    Raises RuntimeError for a run that did not finish, and ConfigError for weights that are not there, are not the
-    ones of the record, or are of an encoder of other sizes.
+    Raises what `check_finished` does, and ConfigError for weights that are not there, are not the ones of the record,
+    or are of an encoder of other sizes.
     """
-    if record.status != "finished":
-        raise RuntimeError(f"pretrain: the run before this one, {record.id}, is {record.status}: {record.reason}")
+    check_finished(record)
     theirs = weights(record, results)
     ours = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
     shapes = {name: tuple(value.shape) for name, value in theirs.items()}

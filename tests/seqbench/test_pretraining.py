@@ -13,9 +13,11 @@ import yaml
 
 from seqbench import claim as claims
 from seqbench import pretraining, published
+from seqbench.attempt import Attempt
 from seqbench.build import build_task
 from seqbench.config import RunConfig
 from seqbench.errors import ConfigError
+from seqbench.health import TimedOut
 from seqbench.identity import run_id
 from seqbench.record import Record
 from seqbench.run import run
@@ -129,6 +131,45 @@ def test_a_failure_before_is_a_failure_with_its_reason(tmp_path: Path) -> None:
     assert record.reason.startswith(
         f"RuntimeError: pretrain: the run before this one, {record.parents[0]}, is diverged"
     )
+
+
+def failing_once(error: Exception, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the first try of the run before end by an error; what has met other ranks since, by the task's name."""
+    work, ranks, tries, met = Attempt._work, Attempt._ranks, [0], []
+
+    def broken(self: Attempt) -> None:
+        tries[0] += 1
+        if tries[0] == 1:
+            raise error
+        work(self)
+
+    def meeting(self: Attempt) -> Any:
+        met.append(self.config.names.task)
+        return ranks(self)
+
+    monkeypatch.setattr(Attempt, "_work", broken)
+    monkeypatch.setattr(Attempt, "_ranks", meeting)
+    return met
+
+
+def test_out_of_time_before_goes_on_by_the_same_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met = failing_once(TimedOut("trainer.time_limit: 1 seconds are over"), monkeypatch)
+    record = run(config_of(tmp_path)).record
+    assert record.status == "timed_out"
+    assert (record.reason or "").count("the same command goes on") == 1
+    assert met == ["first"], "other ranks are not called to a run that can't begin"
+    assert run(config_of(tmp_path)).record.status == "finished"
+
+
+def test_failures_before_are_tried_again_with_the_run_and_not_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing_once(RuntimeError("a bad node"), monkeypatch)
+    assert run(config_of(tmp_path)).record.status == "failed"
+    assert run(config_of(tmp_path)).skipped
+    again = config_of(tmp_path, {"rerun": "failed"})
+    assert id_of(again) == id_of(config_of(tmp_path))
+    assert run(again).record.status == "finished"
 
 
 @pytest.mark.parametrize(
