@@ -13,7 +13,7 @@ from seqbench.study import Cell
 
 def lost(cell: Cell, ticket: Ticket, outcome: Outcome) -> Record:
     """Write and return it. Raises RecordError; Claimed where somebody works on the run."""
-    status, why = cause(ticket)
+    status, why = cause(ticket, outcome)
     saved = Checkpoints(Store(cell.config.results).folder(cell.id) / "checkpoints").peek()
     return casualty.bury(
         cell.config,
@@ -28,8 +28,8 @@ def lost(cell: Cell, ticket: Ticket, outcome: Outcome) -> Record:
     )
 
 
-def cause(ticket: Ticket) -> tuple[Status, str]:
-    """Status and reason of a cell whose job ended without a word of ours."""
+def cause(ticket: Ticket, outcome: Outcome) -> tuple[Status, str]:
+    """Status and reason of a cell whose job ended without a record: killed, or stopped in a trial or in pretraining."""
     end = scheduler.end_of(f"{ticket.batch.job}_{ticket.index}") if ticket.batch.job else None
     if end is None:
         return "killed", f"{casualty.KILLED} ({ticket.id}, which SLURM does not know any more)"
@@ -42,6 +42,12 @@ def cause(ticket: Ticket) -> tuple[Status, str]:
     if end.state in ("CANCELLED", "PREEMPTED"):
         return "interrupted", f"{casualty.KILLED} ({said})"
     status, how = casualty.cause(end.code, memory=False)
+    if end.state == "FAILED" and outcome.what == "interrupted":  # by itself: what it was at has a checkpoint
+        by_clock = outcome.line == "SIGUSR1"
+        return (
+            "timed_out" if by_clock else "interrupted",
+            f"stopped by {outcome.line} ({said})",
+        )
     if end.state == "FAILED":
         return status, f"{how} ({said})"
     return "killed", f"{casualty.KILLED} ({said})"

@@ -174,6 +174,22 @@ def test_what_the_scheduler_says(state: str, code: str, status: str, says: str, 
     assert says in (record.reason or "")
 
 
+@pytest.mark.parametrize("signal, status", [("SIGUSR1", "timed_out"), ("SIGTERM", "interrupted")])
+def test_a_cell_stopped_before_its_own_run_goes_on(signal: str, status: str, toy: Toy, cluster: Cluster) -> None:
+    """In a trial or in pretraining: it has no record of its own, and is no failure that `rerun=never` leaves."""
+
+    def fate(cluster: Cluster, folder: Path, index: int) -> str:
+        stopped = Outcome(what="interrupted", line=signal, started="2999-01-01T00:00:00+00:00")
+        Batch(folder).say(index, stopped)
+        return "FAILED"
+
+    cluster.fate, cluster.codes = fate, {0: "1:0"}
+    assert toy("-m", "seed=0", "hydra/launcher=slurm").code == 1
+    assert by_seed(toy)[0].status == status
+    cluster.fate = Cluster.start
+    assert toy("-m", "seed=0", "hydra/launcher=slurm").code == 0
+
+
 def test_a_job_that_never_began_is_not_the_encoders_failure(toy: Toy, cluster: Cluster) -> None:
     cluster.fate = lambda cluster, folder, index: "FAILED"
     said = toy("-m", "seed=0", "hydra/launcher=slurm")
