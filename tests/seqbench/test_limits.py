@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from seqbench.build import build_task
+from seqbench.config import Budget
+from seqbench.course import Progress
 from seqbench.errors import ConfigError
 from seqbench.fit import batching_of
+from seqbench.limits import Meter
 from seqbench.progress import Event
 from seqbench.record import Record
 from seqbench.run import run
@@ -109,6 +113,23 @@ def test_killed_and_resumed_ends_the_same(tmp_path: Path, kind: str) -> None:
     assert cut.resumed == 1
     assert cut.checkpoint == whole.checkpoint
     assert [(p.step, p.tokens, p.values) for p in cut.curves] == [(p.step, p.tokens, p.values) for p in whole.curves]
+
+
+@pytest.mark.parametrize("kind", ["tokens", "flops", "seconds"])
+def test_a_budget_that_is_spent_to_the_last_unit_is_over(kind: str) -> None:
+    """Also where a run is taken up again just then: no step more."""
+    feed: Any = SimpleNamespace(real=99, padded=200)
+    budget = Budget.model_construct(**(dict.fromkeys(("steps", "tokens", "flops", "seconds")) | {kind: 100}))
+    meter = Meter(budget=budget, accumulate=2, feed=feed, progress=Progress(), step_tokens=10.0, per_position=0.5)
+    meter.progress.train_seconds, feed.padded = 99.0, 198
+    assert meter.share() == 0.99
+    assert meter.batches_left() > 0
+    meter.progress.train_seconds, feed.real, feed.padded = 100.0, 100, 200
+    assert meter.share() == 1
+    assert meter.batches_left() == 0
+    assert meter.steps(7) == 7
+    meter.agreed = 50.0  # what the first rank's clock says counts, and not this one's
+    assert meter.share() == (0.5 if kind == "seconds" else 1)
 
 
 def test_exactly_one_end(tmp_path: Path) -> None:
