@@ -6,7 +6,7 @@ export TOKENIZERS_PARALLELISM = false
 # tests that train whole runs: `make check` leaves them to `make test`
 RUNS   := $(foreach name,study verify tuning run resume pool cli limits failures,--ignore=tests/seqbench/test_$(name).py)
 
-.PHONY: help quickstart install-dev test test-slurm check unit fmt clean
+.PHONY: help quickstart install-dev test test-slurm test-cuda check unit fmt clean
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -42,6 +42,9 @@ test-slurm: $(VENV)/dev.done  ## sweeps on a SLURM of two nodes, started on this
 	@command -v slurmctld >/dev/null || [ -x /usr/sbin/slurmctld ] || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 	  || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; }
 	$(PY) -m pytest -m slurm -rs tests/slurm
+
+test-cuda: $(VENV)/dev.done  ## what needs CUDA, on a machine with a GPU; skipped elsewhere
+	$(PY) -m pytest -m cuda -rs
 
 unit: $(VENV)/dev.done  ## fast tests only
 	$(PY) -m pytest -n 2 -m "not slow and not browser and not slurm"

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from seqbench.benchmark import command, page
+from seqbench.benchmark import command, gpu, page
 from seqbench.benchmark.base import Row, Settings, alone, alternate, compared, quantile
 
 QUICK = Settings(repeats=1, quick=True, threads=1, seed=0, clock="wall")
-LONG = {"startup", "evaluation", "generation", "text"}  # more than two seconds, quick or not: imports
+LONG = {"startup", "gpu", "evaluation", "generation", "text"}  # more than two seconds, quick or not: imports
 REAL = {"text"}  # on data of the kit
 
 
@@ -169,3 +170,38 @@ def test_help_names_the_measurements(capsys: pytest.CaptureFixture[str]) -> None
         assert f"{name} " in told
         assert title
         assert title in told
+
+
+# -- gpu ---------------------------------------------------------------------------------------------------------------
+def test_without_cuda_one_row_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (only,) = gpu.measure(replace(QUICK, quick=False))
+    assert only.what == "skipped: torch finds no CUDA device here"
+    assert only.reached is None
+
+
+def test_batches_of_drawn_lengths_keep_to_the_budget() -> None:
+    batches = gpu.batches_of(512, 1000, 4096, count=6, seed=0)
+    assert len(batches) == 6
+    lengths = np.concatenate([batch.source.mask.sum(1).numpy() for batch in batches])
+    assert 1 <= lengths.min() < 64 < 256 < lengths.max() <= 512
+    for batch in batches:
+        assert batch.source.mask.numel() <= 4096
+        assert not batch.source.values[~batch.source.mask].any()
+        assert (batch.source.values[batch.source.mask] > 0).all()
+
+
+def test_both_ways_of_a_case_make_the_same_loss_and_mfu_is_of_real_positions() -> None:
+    case = gpu.Case(QUICK, "decoder_only", 24, torch.device("cpu"))
+    assert case.padding > 0
+    losses = []
+    for packed in (False, True):
+        case.module.encoder.packed = packed
+        losses.append([case._loss(batch).item() for batch in case.batches])
+    assert losses[0] == pytest.approx(losses[1], abs=2e-2)  # bfloat16
+    real = sum(int(batch.source.mask.sum()) for batch in case.batches)
+    assert case.real == real
+    dim, hidden, vocabulary = 16, 32, 50
+    weights = 4 * dim * dim + 2 * dim * hidden + dim * vocabulary
+    squares = sum(int(n) ** 2 for batch in case.batches for n in batch.source.mask.sum(1))
+    assert case.operations() == pytest.approx(3 * (2 * weights * real + 4 * dim * squares))
