@@ -37,5 +37,17 @@ def test_what_goes_along_fills_up_and_stays_near_its_proportion() -> None:
     assert 0.9 < found.factor < 1.1
 
 
+@pytest.mark.parametrize("target", [38_888, 39_999, 46_665, 66_663])
+def test_of_two_fillings_one_that_does_not_come_near_is_not_taken_for_its_proportion(target: int) -> None:
+    """Of the widths around the target the one nearer to its proportion would miss by more than the other."""
+
+    def measure(width: int, factor: float) -> float | None:
+        return None if width % 8 else width * (4.0 * width + 16 * round(width * factor / 2))
+
+    found = search(measure, start=128, target=target, tolerance=0.02, step=1 / 64)
+    assert found is not None
+    assert abs(found.leftover(target)) < 0.002
+
+
 def test_nothing_that_can_be_built_is_nothing_found() -> None:
     assert search(lambda w, f: None, start=8, target=10, tolerance=0.02, step=None) is None

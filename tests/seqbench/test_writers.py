@@ -137,6 +137,15 @@ def test_who_counts_as_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not _dead(other, 299.0)
     assert _dead(other, 301.0)
     assert not _dead("", 10.0)  # being written
+    later = f"{psutil.Process().create_time() + 5:.2f}"
+    assert _dead(me.replace(f"{psutil.Process().create_time():.2f}", later), 0.0)  # given again soon after
+    node = "process 1 on elsewhere in job {} start {}, started 1.00, abc"
+    with monkeypatch.context() as job:
+        job.setenv("SLURM_JOB_ID", "7")
+        job.setenv("SLURM_RESTART_COUNT", "2")
+        assert _dead(node.format(7, 2), 0.0)  # the start before this one, the third
+        assert not _dead(node.format(7, 3), 0.0)  # this very start, on another of its nodes
+        assert not _dead(node.format(8, 1), 0.0)  # another job
 
     def flock(*given: object) -> None:
         raise OSError(37, "No locks available")

@@ -112,6 +112,9 @@ def test_evaluation_asks_every_encoder_the_same_alone_or_in_a_batch() -> None:
         assert torch.equal(alone[0], whole[row, : alone.shape[1]])
     assert not torch.equal(whole[:80], given_to(task, encoder, task.collate("valid", np.arange(80))))
     assert bool((whole[80, 7:] == PAD).all())
+    drawn = {split: task.collate(split, np.array([3, 4])).draws for split in ("valid", "test")}
+    assert not torch.equal(drawn["valid"], drawn["test"]), "each split has draws of its own"
+    assert not torch.equal(drawn["test"][0], drawn["test"][1]), "and each row"
 
 
 def test_losses_and_sums_are_of_the_chosen_alone() -> None:
