@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
+import yaml
+from torch.utils._device import DeviceContext
 
 from encoders.base import ContractError, Encoder, InputSpec, check_declared
 from encoders.trivial import Trivial
@@ -163,13 +164,31 @@ def encoder_of(node: Node, allowed: Sequence[str], spec: InputSpec) -> Encoder:
     return encoder
 
 
-class Uninitialised(TorchFunctionMode):
-    """Leaves out torch.nn.init, which draws no number on the meta device but takes most of a construction's time."""
+class OnMeta(DeviceContext):
+    """`torch.device("meta")` without what takes most of a construction there and changes nothing of it.
+
+    torch.nn.init draws no number on that device, and weight norm needs the shape of its norms alone. One mode and not
+    two: each stands before every call of torch's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("meta")
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__module__", None) == "torch.nn.init":
             return (kwargs or {}).get("tensor", args[0] if args else None)
-        return func(*args, **(kwargs or {}))
+        if func is torch.norm_except_dim and not kwargs and len(args) == 3 and args[0].is_meta:
+            return _norms(args[0], args[2])
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+
+
+def _norms(v: torch.Tensor, dim: int) -> torch.Tensor:
+    """A tensor like the norms of `v` over all dimensions but one; -1: over all."""
+    if dim == -1:
+        return v.new_empty(())
+    shape = [1] * v.dim()
+    shape[dim] = v.shape[dim]
+    return v.new_empty(shape)
 
 
 def check_pair(config: RunConfig, task: Task) -> None:
@@ -181,9 +200,13 @@ def check_pair(config: RunConfig, task: Task) -> None:
     """
     check_optimizer(config)
     spec = task.outline()
-    with torch.device("meta"), Uninitialised():
-        encoder = build_encoder(config, spec)
-    judge(encoder, task, spec, encoder_name=config.names.encoder, task_name=config.names.task)
+    judge(outlined(config, spec), task, spec, encoder_name=config.names.encoder, task_name=config.names.task)
+
+
+def outlined(config: RunConfig, spec: InputSpec) -> Encoder:
+    """The encoder on the meta device: its facts and shapes, no numbers. Raises ConfigError as build_encoder."""
+    with OnMeta():
+        return build_encoder(config, spec)
 
 
 def is_trivial(config: RunConfig) -> bool:
@@ -272,7 +295,9 @@ def encoders_that(kind: type[Encoder]) -> tuple[str, ...]:
     names = []
     for file in sorted((CONFIGS / "encoder").glob("*.yaml")):
         try:
-            target = compose_node("encoder", file.stem).get("_target_", "")
+            own = yaml.safe_load(file.read_text(encoding="utf-8"))
+            node = compose_node("encoder", file.stem) if "defaults" in own else own  # a composition is slow
+            target = node.get("_target_", "")
             ancestors = signature_of(target, "encoder", ["encoders"]).ancestors or frozenset()
         except ConfigError:
             continue  # of a package of the user's, or broken: not ours to recommend

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from seqbench.compose import compose, groups, names_of
 from seqbench.config import ASIDE, Names, resolve
 from seqbench.grid import bare, parse_one
+from seqbench.guard import GuardedLoader
 
 Tree = dict[str, Any]
 Choices = tuple[str, ...]
@@ -42,6 +43,7 @@ class Compositions:
         self.base: tuple[Choices, _Composed] | None = None
         self.parts: dict[str, tuple[Any, Any] | None] = {}  # choice -> (part, name), None: not separable
         self.whole: dict[Choices, _Composed] = {}
+        self.alone: dict[str, GuardedLoader] = {}  # groups whose part is one file's, in the base
 
     def make(self, overrides: Sequence[str]) -> tuple[Tree, Names]:
         """The resolved config under some overrides, and its names. Raises Hydra's errors and ConfigError."""
@@ -67,6 +69,9 @@ class Compositions:
             return self.whole[choices]
         if self.base is None:
             self.base = (choices, self._compose(choices))
+            if isinstance(self.loader, GuardedLoader):
+                named = [text.partition("=")[::2] for text in choices]
+                self.alone = {key: self.loader for key, name in named if self.loader.stands_alone(key, name)}
             return self.base[1]
         base_choices, base = self.base
         keys = [text.partition("=")[0] for text in choices]
@@ -87,8 +92,11 @@ class Compositions:
         if text not in self.parts:
             assert self.base is not None
             choices, base = self.base
+            key, _, name = text.partition("=")
+            if key in self.alone and (part := self.alone[key].plain_file(key, name)) is not None:
+                self.parts[text] = part, name
+                return self.parts[text]
             other = self._compose((*choices[:i], text, *choices[i + 1 :]))
-            key = text.partition("=")[0]
             same = _without(base.tree, key) == _without(other.tree, key)
             same = same and _without(base.chosen, key) == _without(other.chosen, key) and key in other.tree
             self.parts[text] = (other.tree[key], other.chosen.get(key)) if same else None

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -47,6 +48,7 @@ LOGGING = (  # what Python's dictConfig may make; it takes any callable, and imp
     "logging.Formatter",
     "colorlog.ColoredFormatter",
 )
+PLAIN = re.compile(r"(?!(null|true|false)$)[a-z_][a-z0-9_]*", re.IGNORECASE)  # names that are texts as they stand
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 RESOLVERS = ("oc.select",)  # what `${name:...}` may call in a file; oc.env would put the environment into a record
 HYDRAS = ("hydra", "now")  # in files of Hydra's groups, too
@@ -80,6 +82,7 @@ class GuardedLoader(ConfigLoaderImpl):
     """Hydra's loader, which refuses with a ConfigError what only the command line and configs/train.yaml may say."""
 
     _kept: dict[str, ConfigResult | None] | None = None
+    _loaded: list[_Reach] | None = None  # files of the latest composition
 
     @contextlib.contextmanager
     def keeping_files(self) -> Iterator[None]:
@@ -103,8 +106,42 @@ class GuardedLoader(ConfigLoaderImpl):
         Of a sweep Hydra composes a config that is no cell's, with the default task and encoder. A key that this one
         lacks is handed on to the planning, which holds it against each cell.
         """
+        self._loaded = []
         with uncollected():
             return self._load(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+
+    def stands_alone(self, group: str, name: str) -> bool:
+        """Whether the latest composition has under a group's name what one file gives, and nothing else reaches there.
+
+        Then another file of the group that has no defaults of its own changes what it gives and nothing else.
+        """
+        loaded, path = self._loaded or [], f"{group}/{name}"
+        own = {path}  # and what its defaults bring, in order
+        for file in loaded[::-1] + loaded:
+            own |= {file.path} if file.parent in own else set()
+        reaching = {file.path for file in loaded if group in (file.package.partition(".")[0], *file.keys)}
+        within = all(file.package.partition(".")[0] == group for file in loaded if file.path in own)
+        return bool(loaded) and reaching == own and within and not any(file.depends for file in loaded)
+
+    def plain_file(self, group: str, name: str) -> Any | None:
+        """What a file gives to its group's package, as plain values; None where that takes a composition.
+
+        Raises ConfigError for a file that holds what files may not.
+        """
+        path = f"{group}/{name}"
+        with uncollected():
+            repository = _Cache(self.repository, self._kept)
+            found = repository.load_config(path)
+            if (
+                found is None
+                or found.defaults_list
+                or found.header.get("package") is not None
+                or not PLAIN.fullmatch(name)
+            ):
+                return None
+            default = ResultDefault(config_path=path, parent=None, package=group)
+            tree = OmegaConf.to_container(self._load_single_config(default, repository).config, resolve=False)
+        return tree[group] if isinstance(tree, dict) and list(tree) == [group] else None
 
     def _load(
         self,
@@ -139,6 +176,8 @@ class GuardedLoader(ConfigLoaderImpl):
     def _load_single_config(self, default: ResultDefault, repo: Any) -> ConfigResult:
         result = super()._load_single_config(default, repo)
         path = default.config_path or ""
+        if self._loaded is not None:
+            self._loaded.append(_reach(default, result))
         if default.primary or path == "hydra/config" or not isinstance(result.config, DictConfig):
             return result
         if not result.path.startswith(INSTALLED):
@@ -179,6 +218,28 @@ class GuardedLoader(ConfigLoaderImpl):
             if group.startswith("hydra/"):
                 choices[group] = default.value  # type: ignore[attr-defined]
         return choices
+
+
+@dataclass(frozen=True, slots=True)
+class _Reach:
+    """A file of a composition, and where it reaches."""
+
+    path: str
+    parent: str
+    package: str
+    keys: frozenset[str]  # at the top of what it gives
+    depends: bool  # its defaults refer to choices, or change those of other files
+
+
+def _reach(default: ResultDefault, result: ConfigResult) -> _Reach:
+    items = result.defaults_list or ()
+    return _Reach(
+        path=default.config_path or "",
+        parent=default.parent or "",
+        package=default.package or "",
+        keys=frozenset(str(key) for key in result.config) if isinstance(result.config, DictConfig) else frozenset(),
+        depends=any("${" in str(vars(item)) or (item.is_override() and not default.primary) for item in items),
+    )
 
 
 def reserved(where: str, key: str) -> str:

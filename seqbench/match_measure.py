@@ -12,7 +12,7 @@ import torch
 
 from encoders.base import Encoder
 from seqbench import cost, randomness
-from seqbench.build import Uninitialised, encoder_of
+from seqbench.build import OnMeta, encoder_of
 from seqbench.config import Budget, RunConfig
 from seqbench.facts import device_of
 from seqbench.operations import counting
@@ -106,7 +106,7 @@ def measure_of(config: RunConfig, task: Task) -> Callable[[Node], float]:
 
     def measure(node: Node) -> float:
         if budget.match == "params":
-            with torch.device("meta"), Uninitialised():
+            with OnMeta():
                 encoder = encoder_of(node, allowed, spec)
                 task.attach(encoder)
             return counted(budget, encoder, task)

@@ -17,6 +17,7 @@ from seqbench.compositions import Compositions
 from seqbench.config import Look, Names, RunConfig, check_config
 from seqbench.errors import ConfigError
 from seqbench.explain import join
+from seqbench.garbage import uncollected
 from seqbench.grid import Cell as Overrides
 from seqbench.grid import Grid, parse, read_study, read_sweep
 from seqbench.guard import GuardedLoader
@@ -24,6 +25,7 @@ from seqbench.memo import Memo
 from seqbench.schema import Node, examine
 
 if TYPE_CHECKING:
+    from encoders.base import Encoder, InputSpec
     from tasks.base import Task
 
 
@@ -71,7 +73,7 @@ def plan(study: str, overrides: Sequence[str] = (), *, loader: ConfigLoader | No
     Raises ConfigError and Hydra's errors for any cell that can't be, DataError for a missing file.
     """
     loader = loader or config_loader()
-    with _keeping(loader):
+    with _keeping(loader), uncollected():
         return _plan_study(study, overrides, loader)
 
 
@@ -90,7 +92,7 @@ def plan_sweep(overrides: Sequence[str], *, loader: ConfigLoader | None = None) 
     if chosen and chosen[0] != "null":
         return plan(chosen[0], rest, loader=loader)
     loader = loader or config_loader()
-    with _keeping(loader):
+    with _keeping(loader), uncollected():
         return _plan(read_sweep(rest), loader)
 
 
@@ -251,10 +253,12 @@ class _Pairs:
     def __init__(self, key: Callable[..., str]) -> None:
         self.key = key
         self.found: dict[str, tuple[str, RunConfig, ConfigError | None]] = {}
+        self._outlines: dict[str, tuple[InputSpec, Encoder | ConfigError]] = {}  # of one encoder, by what tasks feed
+        self._of: tuple[Any, ...] = ()
 
     def add(self, config: RunConfig, tasks: dict[str, Task]) -> None:
         """Try a pair, unless it was tried. `tasks` gains what was built. Raises ConfigError for an impossible task."""
-        from seqbench.build import build_task, check_pair
+        from seqbench.build import build_task, judge
 
         this = self.key(config.encoder, config.task)
         if this in self.found:
@@ -262,11 +266,31 @@ class _Pairs:
         of_task = self.key(config.task)
         if of_task not in tasks:
             tasks[of_task] = build_task(config)
+        task, names = tasks[of_task], config.names
         try:
-            check_pair(config, tasks[of_task])
+            spec = task.outline()
+            judge(self._encoder(config, spec), task, spec, encoder_name=names.encoder, task_name=names.task)
             self.found[this] = (self.key(config.encoder), config, None)
         except ConfigError as error:
             self.found[this] = (self.key(config.encoder), config, error)
+
+    def _encoder(self, config: RunConfig, spec: InputSpec) -> Encoder:
+        """The encoder for what the task feeds: built once for all tasks that feed the same. Raises ConfigError."""
+        from seqbench.build import outlined
+
+        of = (self.key(config.encoder), config.names.encoder, tuple(config.allowed), config.trainer.padding_free)
+        if of != self._of:  # rows of an encoder come one after the other: no more than its own are kept
+            self._of, self._outlines = of, {}
+        fed = repr(spec)
+        if fed not in self._outlines:
+            try:
+                self._outlines[fed] = spec, outlined(config, spec)
+            except ConfigError as error:
+                self._outlines[fed] = spec, error
+        found = self._outlines[fed][1]
+        if isinstance(found, ConfigError):
+            raise found
+        return found
 
     def judge(self) -> dict[str, LeftOut]:
         """The pairs that can't be. An encoder that can be built for no task at all is a mistake: ConfigError.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from seqbench.compose import compose, config_loader, names_of
+from seqbench.compose import compose, config_loader, names_of, own_loader
 from seqbench.compositions import Compositions
 from seqbench.config import resolve
 from tests.seqbench.toy_cli import Toy
@@ -63,7 +64,41 @@ def test_few_compositions_make_many_configs(monkeypatch: pytest.MonkeyPatch) -> 
         for task in ("digits", "listops", "scan", "mqar"):
             for seed in range(10):
                 compositions.make([f"encoder={encoder}", f"task={task}", f"seed={seed}"])
-    assert len(asked) == 1 + 3 + 3
+    assert len(asked) == 1  # the files of the other choices have no defaults
+
+
+def test_a_file_by_itself_is_what_hydra_composes_of_it() -> None:
+    loader = own_loader()
+    cfg = compose(loader, ["encoder=encoder_only", "task=digits"])
+    assert loader.stands_alone("encoder", "encoder_only")
+    assert not loader.stands_alone("encoder", "gru")
+    for group, name in (("encoder", "tcn"), ("task", "scan"), ("schedule", "constant"), ("logger", "csv")):
+        plain = loader.plain_file(group, name)
+        cfg = compose(loader, [f"{group}={name}"])
+        assert json.dumps(plain) == json.dumps(OmegaConf.to_container(cfg[group], resolve=False)), name
+    assert loader.plain_file("encoder", "gpt2") is None  # defaults
+    assert loader.plain_file("experiment", "kim_cnn") is None  # another package
+    assert loader.plain_file("encoder", "none_such") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# @package _global_\nencoder: {depth: 2}\n",  # as lstm has it
+        "# @package encoder\ndepth: 2\n",
+    ],
+)
+def test_what_reaches_into_a_choice_reaches_into_all_of_them(toy: Toy, text: str) -> None:
+    toy.write("experiment/deep.yaml", text)
+    toy.write("encoder/toy_five.yaml", "_target_: x.Y\ndepth: 5\n")
+    loader = config_loader(str(toy.configs))
+    compositions = Compositions(loader)
+    for encoder in ("lstm", "toy_five"):
+        overrides = [f"encoder={encoder}", "task=digits", "experiment=deep"]
+        tree, _ = compositions.make(overrides)
+        assert tree == whole(compose(loader, overrides))
+        assert tree["encoder"]["depth"] == 2
+    assert not compositions.alone.get("encoder")
 
 
 def test_a_choice_with_effects_elsewhere_is_composed_whole(toy: Toy) -> None:

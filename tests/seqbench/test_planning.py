@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from seqbench import compositions, config, guard, identity, study
-from seqbench.build import build_task
+from seqbench import build, compositions, config, guard, identity, study
+from seqbench.build import build_task, outlined
 from seqbench.compose import compose, names_of, own_loader
 from seqbench.study import plan, plan_sweep
 
@@ -74,6 +74,35 @@ def test_work_grows_with_what_differs_and_not_with_cells(monkeypatch: pytest.Mon
     rates = counted("seed=0", "optimizer.lr=0.001,0.002,0.003,0.004,0.005")
     assert (rates["cells"], rates["compositions"], rates["files"]) == (20, few["compositions"], few["files"])
     assert rates["looks"] == few["looks"] + 4 * 4  # the optimizer of each further row
+
+
+def test_an_encoder_is_built_once_for_tasks_that_feed_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Any] = []
+
+    def counting(config: Any, spec: Any) -> Any:
+        built.append(spec)
+        return outlined(config, spec)
+
+    monkeypatch.setattr(build, "outlined", counting)
+    made = plan_sweep(["encoder=bilstm,encoder_decoder", "task=sst2,mr,atis_slots,tinyshakespeare,scan,scan_jump"])
+    assert len(built) == 2 * 3
+    assert len({str(spec) for spec in built}) == 3
+    assert {(out.encoder, out.task, out.reason) for out in made.left_out} == {
+        ("bilstm", "scan", "needs a Decoder"),
+        ("bilstm", "scan_jump", "needs a Decoder"),
+        ("encoder_decoder", "tinyshakespeare", "needs a causal encoder"),
+        ("bilstm", "tinyshakespeare", "needs a causal encoder"),
+    }
+
+
+@pytest.mark.parametrize("encoder", ["tcn", "s4d", "bigru", "encoder_decoder", "cnn"])
+def test_an_outline_has_the_shapes_of_what_is_built(encoder: str) -> None:
+    made = plan_sweep([f"encoder={encoder}", "task=sst2"]).cells[0].config
+    spec = build_task(made).outline()
+    outline, real = outlined(made, spec), build.build_encoder(made, spec)
+    assert {n: p.shape for n, p in outline.named_parameters()} == {n: p.shape for n, p in real.named_parameters()}
+    assert {n: b.shape for n, b in outline.named_buffers()} == {n: b.shape for n, b in real.named_buffers()}
+    assert all(parameter.is_meta for parameter in outline.parameters())
 
 
 def test_files_are_kept_for_one_plan_alone(tmp_path: Path) -> None:
