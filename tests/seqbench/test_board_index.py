@@ -15,6 +15,7 @@ import pytest
 from seqbench import leaderboard
 from seqbench.benchmark import made_up
 from seqbench.board import collect, index, reading
+from seqbench.board.statistics import Examples
 from seqbench.errors import RecordError
 from seqbench.pieces import NotOurs, Values, cut
 from seqbench.record import Record
@@ -199,6 +200,22 @@ def test_contributions_from_the_index_are_the_same_to_the_bit(results: Path) -> 
             assert np.array_equal(slow.contributions(), fast.contributions())
             assert (slow.group, len(slow)) == (fast.group, len(fast))
     assert {kind for kind, _ in kinds} == {True, False}  # means, and what is none
+
+
+@pytest.mark.parametrize("values", [[0, 1, 255], [0.25, 1.0, 0.0], [0, 256], [1, -1], [1.0, float("nan")], [1e-9, 1.0]])
+def test_values_are_kept_as_they_are(values: list[float]) -> None:
+    """Small whole numbers in a byte each, and nothing else."""
+    builder = index.Builder()
+    for name, given in (("before", [1.0, 0.0]), ("it", values)):
+        told = Examples(values={"value": np.array(given, dtype=np.float64)}, aggregate=None, group="g"), None
+        builder.add(name, (index.ABSENT, index.ABSENT), (), [], told)
+    shard = builder.shard()
+    for found, row in ((shard, 1), (index.joined([(shard, np.array([1]))]), 0)):
+        kept, _ = found.told(row, "g") or (None, None)
+        assert kept is not None
+        assert kept.values is not None
+        assert np.array_equal(kept.values.astype(np.float64), values, equal_nan=True)
+        assert (kept.values.dtype == np.uint8) == (values == [0, 1, 255])
 
 
 # -- records in pieces -------------------------------------------------------------------------------------------------
