@@ -65,7 +65,7 @@ class DecoderOnly(Decoder):
         """States of the source, each of the positions up to its own."""
         x_BLD, mask_BL = self.embed(source)
         rows = segments_of(mask_BL, packed=self.packed)
-        x_BLD, _ = self.stack(pack(x_BLD, rows), mask_BL, segments=rows)
+        x_BLD, _ = self.stack(pack(x_BLD, rows), mask_BL, segments=rows, keep=False)
         return States(values=unpack(x_BLD, rows), mask=mask_BL)
 
     def prefill(self, source: Sequences) -> States:

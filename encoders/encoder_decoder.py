@@ -86,16 +86,16 @@ class EncoderDecoder(Decoder):
         x_BLD, mask_BL = self.embed(source)
         rows = segments_of(mask_BL, packed=self.packed)
         x_BLD = pack(x_BLD, rows)
-        memory_BLD, _ = self.encoder(x_BLD, mask_BL, segments=rows)
+        memory_BLD, _ = self.encoder(x_BLD, mask_BL, segments=rows, keep=False)
         memory, memory_mask = self.decoder.remember(memory_BLD), mask_BL if rows is None else None
-        y_BLD, _ = self.decoder(x_BLD, mask_BL, memory=memory, memory_mask=memory_mask, segments=rows)
+        y_BLD, _ = self.decoder(x_BLD, mask_BL, memory=memory, memory_mask=memory_mask, segments=rows, keep=False)
         return States(values=unpack(y_BLD, rows), mask=mask_BL)
 
     def prefill(self, source: Sequences) -> States:
         """States of the encoder alone, with their keys and values for the decoder's cross-attention."""
         x_BLD, mask_BL = self.embed(source)
         rows = segments_of(mask_BL, packed=self.packed)
-        memory_BLD, _ = self.encoder(pack(x_BLD, rows), mask_BL, segments=rows)
+        memory_BLD, _ = self.encoder(pack(x_BLD, rows), mask_BL, segments=rows, keep=False)
         memory = unpack_pairs(self.decoder.remember(memory_BLD), rows)
         cache = {"source": OfSource((memory, mask_BL)), "past": [], "target_mask": mask_BL[:, :0]}
         return States(values=unpack(memory_BLD, rows), mask=mask_BL, cache=cache)

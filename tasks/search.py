@@ -97,9 +97,7 @@ class Greedy(_OneByOne):
 
     def choose(self, logp_BV: Tensor, draws_B: Tensor) -> Tensor:
         """The first of the most probable tokens."""
-        ids = torch.arange(logp_BV.shape[1], device=logp_BV.device)
-        best = logp_BV == logp_BV.amax(1, keepdim=True)
-        return torch.where(best, ids, logp_BV.shape[1]).amin(1)
+        return logp_BV.max(1).indices  # of equals the first, which torch promises
 
 
 class Sample(_OneByOne):
@@ -248,6 +246,10 @@ def _advance(decoder: Decoder, token_B: Tensor, before: States) -> States:
 def _log_probabilities(logits: Logits, states: States) -> Tensor:
     """(B, V) float32. NaN of a diverged network becomes the least number: its loss, not a crash here, tells of it."""
     raw_BV = logits(states.values[:, -1]).float()
+    if raw_BV.device.type == "cpu":  # NaN or +inf anywhere is NaN everywhere: a look at one column spares a pass
+        logp_BV = raw_BV.log_softmax(1)
+        if not bool(logp_BV[:, 0].isnan().any()):
+            return logp_BV
     return raw_BV.nan_to_num(nan=torch.finfo(torch.float32).min, neginf=-torch.inf).log_softmax(1)
 
 

@@ -48,7 +48,10 @@ class Past(CachePart):
         moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero().squeeze(1)
         for buffer_BGCE in (self.keys_BGCE, self.values_BGCE):
             recent_BGTE = buffer_BGCE[:, :, self.length - recent : self.length]
-            recent_BGTE[moved] = recent_BGTE[rows[moved]]
+            if 2 * len(moved) > len(rows):  # all of them are the faster copy
+                recent_BGTE.copy_(recent_BGTE.index_select(0, rows))
+            else:
+                recent_BGTE.index_copy_(0, moved, recent_BGTE.index_select(0, rows[moved]))
         return self
 
 

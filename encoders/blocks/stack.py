@@ -12,9 +12,13 @@ from encoders.base import positions_of
 from encoders.blocks.layer import Layer, LayerOptions
 from encoders.blocks.masks import Sight, see_past, see_real, sight
 from encoders.blocks.packed_attention import PackedSight
-from encoders.blocks.past import KeyValues
+from encoders.blocks.past import KeyValues, pair_of
 from encoders.blocks.positions import Position
 from encoders.blocks.segments import Segments
+
+# what a thread takes through the layers at once, by measurement: fewer positions cost more in wide matrix products, and
+# more numbers, of the feed-forward's hidden states, more in the cache
+GROUP_POSITIONS, GROUP_NUMBERS = 2048, 2**20
 
 
 def initial_std(dim: int) -> float:
@@ -64,6 +68,7 @@ class Stack(nn.Module):
         self.position = position.make(
             dim=dim, heads=heads, head_dim=layer.attention.width(dim, heads), length=length, causal=causal
         )
+        self.hidden = hidden
         self.scale = math.sqrt(dim) if stem.scaled else None
         self.stem_norm = layer.norm.make(dim) if stem.norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
@@ -93,6 +98,7 @@ class Stack(nn.Module):
         memory: list[KeyValues] | None = None,
         memory_mask: Tensor | None = None,
         segments: Segments | None = None,
+        keep: bool = True,
     ) -> tuple[Tensor, list[KeyValues]]:
         """States (B, T, D) of the last T of the S positions of the mask, and each layer's keys and values of all S.
 
@@ -100,7 +106,44 @@ class Stack(nn.Module):
 
         With `segments`, those of the last T positions, `x` is packed, (1, N, D), and so are the states, and the keys
         and values unless there is a past, which is not. A memory is packed in the same segments if it has no mask.
+
+        Without `keep` no keys and values are given back; rows may then go through the layers group by group.
         """
+        groups = self._groups(x_BTD) if segments is None and not past and not keep else []
+        if len(groups) < 2:
+            x_BTD, cache = self._layers(x_BTD, mask_BS, past, memory, memory_mask, segments, keep)
+            return self.norm(x_BTD), cache
+        found = []
+        for rows in groups:
+            keys_values = None if memory is None else [(k[rows], v[rows]) for k, v in map(pair_of, memory)]
+            real = None if memory_mask is None else memory_mask[rows]
+            found.append(self.norm(self._layers(x_BTD[rows], mask_BS[rows], None, keys_values, real, None, keep)[0]))
+        return torch.cat(found), []
+
+    def _groups(self, x_BTD: Tensor) -> list[slice]:
+        """Rows that go through the layers together.
+
+        All of them, but in evaluation on a CPU so many that their states stay in the cache from one block to the
+        next: those of a large batch are fetched from memory each time, or are even new pages of the system's.
+        """
+        rows, length = x_BTD.shape[:2]
+        if x_BTD.device.type != "cpu" or self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return []
+        positions = max(GROUP_POSITIONS, GROUP_NUMBERS // self.hidden) * torch.get_num_threads()
+        size = max(1, positions // max(1, length))
+        return [slice(i, i + size) for i in range(0, rows, size)]
+
+    def _layers(
+        self,
+        x_BTD: Tensor,
+        mask_BS: Tensor,
+        past: list[KeyValues] | None,
+        memory: list[KeyValues] | None,
+        memory_mask: Tensor | None,
+        segments: Segments | None,
+        keep: bool,
+    ) -> tuple[Tensor, list[KeyValues]]:
+        """As forward, all rows at once, before the last norm."""
         queries = x_BTD.shape[1] if segments is None else segments.mask_BL.shape[1]
         keys = mask_BS.shape[1]
         seen: Tensor | None = None
@@ -137,8 +180,9 @@ class Stack(nn.Module):
                 memory[i] if memory else None,
                 other,
             )
-            cache.append(keys_values)
-        return self.norm(x_BTD), cache
+            if keep:
+                cache.append(keys_values)
+        return x_BTD, cache
 
     @torch.no_grad()
     def _initialise(self, std: float) -> None:

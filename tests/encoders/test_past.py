@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor
 from torch.testing import assert_close
@@ -51,8 +53,9 @@ def test_with_gradients_nothing_is_written_over() -> None:
 
 @torch.no_grad()
 def test_rows_that_are_handed_over_change_in_the_last_positions_alone() -> None:
-    pair, rows = drawn(6), torch.tensor([1, 0, 0])
-    for recent in (0, 2):
+    pair = drawn(6)
+    for order, recent in itertools.product(([1, 0, 0], [0, 0, 2], [0, 1, 2]), (0, 2)):  # all move, one, none
+        rows = torch.tensor(order)
         past = Past(pair[0].clone(), pair[1].clone(), 6, [6])
         moved = past.select(rows, recent=recent)
         assert moved is past
