@@ -115,7 +115,9 @@ class Stack(nn.Module):
             return self.norm(x_BTD), cache
         found = []
         for rows in groups:
-            keys_values = None if memory is None else [(k[rows], v[rows]) for k, v in map(pair_of, memory)]
+            keys_values: list[KeyValues] | None = None
+            if memory is not None:
+                keys_values = [(k[rows], v[rows]) for k, v in map(pair_of, memory)]
             real = None if memory_mask is None else memory_mask[rows]
             found.append(self.norm(self._layers(x_BTD[rows], mask_BS[rows], None, keys_values, real, None, keep)[0]))
         return torch.cat(found), []
