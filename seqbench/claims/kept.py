@@ -8,6 +8,7 @@ from pathlib import Path
 from seqbench import published
 from seqbench.claims.sheet import Claim
 from seqbench.claims.verdict import Judged
+from seqbench.errors import ConfigError
 
 NAME = "claims.json"
 PAGE = published.ROOT / "docs" / "claims.md"
@@ -19,9 +20,13 @@ def read(folder: Path) -> dict[str, Judged]:
     path = folder / NAME
     if not path.is_file():
         return {}
-    return {
-        name: Judged.model_validate_json(json.dumps(judged)) for name, judged in json.loads(path.read_text()).items()
-    }
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {name: Judged.model_validate_json(json.dumps(judged)) for name, judged in content.items()}
+    except (ValueError, AttributeError):  # pydantic's errors are ValueErrors
+        raise ConfigError(
+            f"{path}: cannot be read (cut off, or of another version); delete it and judge again"
+        ) from None
 
 
 def write(folder: Path, verdicts: dict[str, Judged]) -> None:

@@ -14,7 +14,7 @@ from seqbench.source import suggest
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "claim"
 
 Selector = dict[str, str | int | float | bool | None]  # config key -> value; `encoder` and `task` by their names
-Quantity = Annotated[str, Field(pattern=r"^(train|valid|test|cost)/[A-Za-z0-9_.@ -]+$")]
+Quantity = Annotated[str, Field(pattern=r"^(valid|test|cost)/[A-Za-z0-9_.@ -]+$")]
 
 
 class Part(BaseModel):
@@ -107,5 +107,12 @@ def read_claim(name: str, folders: Sequence[Path] = (FOLDER,)) -> Claim:
     except yaml.YAMLError as error:
         raise ConfigError(f"claim/{name}.yaml: is no YAML: {str(error).splitlines()[0]}") from None
     except ValidationError as error:
-        lines = explain(error, "", content, lambda found: [] if found else list(Claim.model_fields))
+        lines = explain(error, "", content, _keys_at)
         raise join([f"claim/{name}.yaml: {line}" for line in lines]) from None
+
+
+def _keys_at(names: list[str]) -> list[str]:
+    """The keys of a part of a claim."""
+    parts: dict[str, type[Part]] = {"comparisons": Comparison, "curves": Curve}
+    model = parts.get(names[0]) if names else Claim
+    return list(model.model_fields) if model is not None else []

@@ -25,6 +25,14 @@ def shown(estimate: Estimate | None) -> str:
     return f"{number(estimate.value)} ({number(estimate.low)} to {number(estimate.high)})"
 
 
+def basis(estimate: Estimate) -> str:
+    """`3 seeds, interval over seeds and examples`, `3 seeds, counted alike for each`."""
+    seeds = f"{estimate.seeds} seed{'' if estimate.seeds == 1 else 's'}"
+    if estimate.basis == "counted":
+        return f"{seeds}, counted alike for each"
+    return seeds if estimate.basis == "one seed" else f"{seeds}, interval over {estimate.basis}"
+
+
 def bound(comparison: Comparison) -> str:
     """`at least -0.01`, `1.2 to 1.5`, or nothing."""
     low, high = comparison.at_least, comparison.at_most

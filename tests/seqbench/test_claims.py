@@ -320,3 +320,24 @@ def test_mistakes_are_a_line(arguments: list[str], text: str, capsys: pytest.Cap
     said = capsys.readouterr()
     assert text in said.err
     assert said.err.count("\n") <= 2
+
+
+def test_the_example_of_the_page_is_a_claim(tmp_path: Path) -> None:
+    text = (kept.PAGE).read_text().partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "mine.yaml").write_text(text)
+    this = read_claim("mine", [tmp_path])
+    assert [comparison.decides for comparison in this.comparisons] == [True, False]
+
+
+def test_a_damaged_file_of_verdicts_is_told(tmp_path: Path) -> None:
+    for content in ("{", '{"a": {}}', "[1]"):
+        (tmp_path / kept.NAME).write_text(content)
+        with pytest.raises(ConfigError, match="delete it and judge again"):
+            kept.read(tmp_path)
+
+
+def test_a_mistake_in_a_comparison_names_the_keys(tmp_path: Path) -> None:
+    wrong = {key: value for key, value in comparison().model_dump().items() if key != "at_least"} | {"atleast": 1.0}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(claim().model_dump() | {"comparisons": [wrong]}))
+    with pytest.raises(ConfigError, match=r"atleast.*did you mean at_least"):
+        read_claim("mine", [tmp_path])
