@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def split_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Settings of the board, and what changes the plan: keys of configs/train.yaml and below, groups of configs.
+def split_keys(arguments: Sequence[str], fields: Collection[str] = ()) -> tuple[list[str], list[str]]:
+    """Settings (of the board, or those of other `fields`), and what changes the plan: keys and groups of configs.
 
     Raises ConfigError for a key that is neither.
     """
@@ -104,15 +104,16 @@ def split_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
     of_runs = ({*train} | groups) - {"defaults", "hydra"}
     own, others = [], []
+    fields = fields or Settings.model_fields
     for argument in arguments:
         key, equals, _ = argument.partition("=")
         top = re.split(r"[.@/]", key.lstrip("+~"))[0]
-        if key in Settings.model_fields or not equals or not key:
+        if key in fields or not equals or not key:
             own.append(argument)
         elif top in of_runs:
             others.append(argument)
         else:
-            near = suggest(key, sorted({*Settings.model_fields, *of_runs}))
+            near = suggest(key, sorted({*fields, *of_runs}))
             raise ConfigError(f"{key}: no such key{near}")
     return own, others
 

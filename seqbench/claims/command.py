@@ -101,9 +101,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Settings of this command, and overrides of the study."""
     from seqbench.leaderboard import split_keys
 
-    mine = {argument for argument in arguments if argument.partition("=")[0] in Settings.model_fields}
-    known, others = split_keys([argument for argument in arguments if argument not in mine])
-    return [argument for argument in arguments if argument in mine or argument in known], others
+    return split_keys(arguments, Settings.model_fields)
 
 
 def _some(settings: Settings, others: Sequence[str], place: Place) -> int:

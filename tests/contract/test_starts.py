@@ -24,7 +24,6 @@ from tests.encoders.transformers_models import preset
 IDS = InputSpec(max_length=256, vocab_size=500, target_length=8)
 SAMPLE = 0.03  # of a deviation that is estimated from 2e4 draws or more
 FAMILIES = {name: node for name, (node, _) in NODES.items() if "layer" in node}
-PLAIN = ("encoder_only", "decoder_only", "encoder_decoder")
 
 
 def spread(module: nn.Linear | nn.Embedding) -> float:
@@ -55,7 +54,7 @@ def test_initial_weights(name: str, dim: int, published: float) -> None:
     assert seen == {"qkv", "out", "up", "down"} | ({"query", "key_value"} if len(stacks) == 2 else set())
     table = encoder.token_embedding
     assert table is not None
-    expected = dim**-0.5 if name in PLAIN else published  # times sqrt(dim) in the stem: unit variance
+    expected = dim**-0.5 if FAMILIES[name]["stem"]["scaled"] else published  # unit variance
     assert float(table.detach().double().std()) == pytest.approx(expected, rel=SAMPLE)
 
 
