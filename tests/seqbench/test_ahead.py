@@ -84,12 +84,13 @@ def test_a_mistake_is_raised_when_its_batch_is_due_and_what_comes_from_outside_a
     assert feed.state_dict()["loader"]["position"] == given
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers, parts", [(0, 2), (1, 2), (0, 1)])
 def test_a_run_in_many_parts_comes_to_the_same_bits(
-    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    workers: int, parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dropout, accumulation, several epochs; stopped three times; against a run that takes no batch in advance."""
-    straight = run(toy_config(tmp_path / "straight")).record
+    more = {"trainer.accumulate": parts}
+    straight = run(toy_config(tmp_path / "straight", more)).record
     carriers: list[Carrier] = []
 
     def forced(device: torch.device) -> Carrier:
@@ -97,7 +98,7 @@ def test_a_run_in_many_parts_comes_to_the_same_bits(
         return carriers[-1]
 
     monkeypatch.setattr(transfer, "carrier", forced)
-    config = toy_config(tmp_path, broken("interrupt", 12) | {"trainer.workers": workers})
+    config = toy_config(tmp_path, broken("interrupt", 6 * parts) | more | {"trainer.workers": workers})
     for attempt in range(3):
         with pytest.raises(KeyboardInterrupt):
             run(config)
@@ -110,11 +111,11 @@ def test_a_run_in_many_parts_comes_to_the_same_bits(
     monkeypatch.setenv("SEQBENCH_TOY_HEALTHY", "1")
     record = run(config).record
     assert (record.resumed, len(carriers)) == (3, 4)
-    whole = run(toy_config(tmp_path / "whole", {"trainer.workers": workers})).record
+    whole = run(toy_config(tmp_path / "whole", more | {"trainer.workers": workers})).record
     assert same_result(whole, straight)
     with monkeypatch.context() as patch:
         patch.setattr(transfer, "carrier", lambda device: None)
-        assert same_result(record, run(toy_config(tmp_path / "same", broken("interrupt", 12))).record)
+        assert same_result(record, run(toy_config(tmp_path / "same", broken("interrupt", 6 * parts) | more)).record)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
