@@ -1,16 +1,19 @@
-"""Fixtures for all tests: no network, one thread, and where the real data lies, if anywhere."""
+"""Fixtures for all tests: no network, one thread, seeded random numbers, and where the real data lies, if anywhere."""
 
 from __future__ import annotations
 
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+SEED = int(os.environ.get("SEQBENCH_TEST_SEED", "0"))  # another seed finds tests that pass by luck
 NO_CUDA = "needs CUDA; on a machine with a GPU: pytest -m cuda"
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,13 +27,16 @@ def data_cache() -> Path:
     pytest.skip("needs real data: set SEQBENCH_DATA to a filled cache")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip, visibly, what is marked `cuda` where there is none."""
-    if item.get_closest_marker("cuda") is not None:
-        import torch
+    """Seed what is random before any fixture; skip, visibly, what is marked `cuda` where there is none."""
+    import torch
 
-        if not torch.cuda.is_available():
-            pytest.skip(NO_CUDA)
+    random.seed(SEED)
+    np.random.seed(SEED)
+    torch.manual_seed(SEED)
+    if item.get_closest_marker("cuda") is not None and not torch.cuda.is_available():
+        pytest.skip(NO_CUDA)
 
 
 @pytest.fixture(autouse=True)
