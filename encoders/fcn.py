@@ -1,5 +1,5 @@
 """Fully convolutional network for time series (Wang, Yan, Oates 2017, arXiv 1611.06455, section II.B)."""
-# B batch, L positions, C channels in, D width, N real positions of a batch
+# B batch, L positions, C channels in, D width
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences, States, check_length
+from encoders.blocks.convolution import on_real
 
 MOMENTUM, EPSILON = 0.01, 1e-3  # of batch normalisation, as in the authors' code (Keras: 1 - 0.99, 0.001)
 
@@ -61,5 +62,4 @@ class Block(nn.Module):
         """(B, L, outputs), zero at padding."""
         x_BCL = (x_BLC * mask_BL.unsqueeze(-1)).transpose(1, 2)
         y_BLD = self.convolution(F.pad(x_BCL, self.pad)).transpose(1, 2)
-        normed_ND = self.norm(y_BLD[mask_BL])
-        return F.relu(y_BLD.new_zeros(y_BLD.shape).to(normed_ND.dtype).masked_scatter(mask_BL.unsqueeze(-1), normed_ND))
+        return F.relu(on_real(self.norm, y_BLD, mask_BL))
