@@ -91,7 +91,7 @@ class InputSpec:
     max_length: int  # positions of a source at most
     vocab_size: int | None = None  # V, for ids; sources and targets of decode() share it
     channels: int | None = None  # C, for float channels
-    target_length: int = 0  # positions that decode() may add at most
+    target_length: int = 0  # positions that decode() may add at most; of a forecast, those that are asked for
     vocabulary: str | None = None  # sha256 of the tokenizer.json that the ids are of; None: of no checkpoint
     streams: dict[str, InputSpec] = field(default_factory=dict)
 
@@ -115,6 +115,7 @@ class Encoder(nn.Module, ABC):
     causal: bool  # True: values[:, t] depends on positions <= t only (held by a contract test, both ways)
     reads: ClassVar[frozenset[str]] = frozenset()  # names of the streams that it can read
     requires: ClassVar[frozenset[str]] = frozenset()  # those of them that it can't do without
+    ahead: ClassVar[bool] = False  # True: its states are of the spec.target_length positions after the source, one each
     packs: ClassVar[bool] = False  # True: `packed` may be set
     packed: bool = False  # set by a run (trainer.padding_free): the same states by work on real positions alone
     # constructor arguments that `budget.match` may change, where a config gives them a number:

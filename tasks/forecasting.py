@@ -33,6 +33,8 @@ class ForecastBatch(Batch):
 class Forecasting(Task):
     """Forecast `horizon` rows from `window` rows, by one linear map of all states of the window.
 
+    An encoder whose states are those of the horizon (`Encoder.ahead`) is read by one linear map of each state.
+
     A data set gives series: `source` the rows before a split (empty for training), `target` the split's own rows, both
     (rows, C). A window's forecast lies in the split's own rows, and its input may look back into the rows before; every
     such window counts, one a row, in evaluation as in training. Rows are standardised with mean and standard deviation
@@ -70,7 +72,11 @@ class Forecasting(Task):
 
     def outline(self) -> InputSpec:
         """One channel, or a stand-in of two."""
-        return InputSpec(max_length=self.window, channels=1 if self.channel_independent else 2)
+        return self._spec(2)
+
+    def _spec(self, channels: int) -> InputSpec:
+        channels = 1 if self.channel_independent else channels
+        return InputSpec(max_length=self.window, channels=channels, target_length=self.horizon)
 
     # -- data ----------------------------------------------------------------------------------------------------
     def prepare(self) -> None:
@@ -83,7 +89,7 @@ class Forecasting(Task):
         for split in SPLITS:
             self._window(split)
         self.channels = train.shape[1]
-        self.spec = InputSpec(max_length=self.window, channels=1 if self.channel_independent else self.channels)
+        self.spec = self._spec(self.channels)
 
     def _window(self, split: str) -> None:
         rows: list[NDArray[np.float32]] = []
@@ -137,16 +143,19 @@ class Forecasting(Task):
 
     # -- with an encoder -----------------------------------------------------------------------------------------
     def attach(self, encoder: Encoder) -> None:
-        """One linear map from all states of a window to its forecast."""
-        outputs = self.horizon * (1 if self.channel_independent else self.channels)
-        self.head = nn.Linear(encoder.num_states(self.window) * encoder.dim, outputs)
+        """One linear map from all states of a window to its forecast, or from each state ahead to its row."""
+        channels = 1 if self.channel_independent else self.channels
+        if encoder.ahead:
+            self.head = nn.Linear(encoder.dim, channels)
+        else:
+            self.head = nn.Linear(encoder.num_states(self.window) * encoder.dim, self.horizon * channels)
 
     def forward(self, encoder: Encoder, batch: Batch) -> Output:
         """Mean squared error over windows, horizon and channels."""
         assert isinstance(batch, ForecastBatch)
         source, shift, scale = self._normalised(batch.source)
         states = encoder(source)
-        y = self.head(states.values.flatten(1))
+        y = self.head(states.values if encoder.ahead else states.values.flatten(1)).flatten(1)
         if self.channel_independent:
             y_BHC = (y.unsqueeze(-1) * scale + shift).squeeze(-1).unflatten(0, (len(batch.index), -1)).transpose(1, 2)
         else:

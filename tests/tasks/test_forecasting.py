@@ -57,6 +57,25 @@ class Identity(Encoder):
         return States(values=source.values, mask=source.mask)
 
 
+class Ahead(Encoder):
+    """A state of the last row for each row that follows, times its number."""
+
+    causal = True
+    ahead = True
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, source: Sequences) -> States:
+        number_H = torch.arange(1.0, H + 1)
+        values = source.values[:, -1:] * number_H.view(1, -1, 1)
+        return States(values=values, mask=source.mask.new_ones(values.shape[:2]))
+
+    def num_states(self, length: int) -> int:
+        return H
+
+
 def series(rows: int = 80, channels: int = 2, seed: int = 0) -> NDArray[np.float64]:
     return np.random.default_rng(seed).normal(3.0, 2.0, size=(rows, channels)).cumsum(axis=0)
 
@@ -143,6 +162,21 @@ def test_channels_together_have_one_head_for_all() -> None:
         output = task.eval()(encoder, batch)
         expected = task.head(batch.source.values.flatten(1)).unflatten(1, (H, 2))
     np.testing.assert_allclose(np.stack(output.predictions), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("independent", [True, False])
+def test_states_ahead_are_read_each_by_itself(independent: bool) -> None:
+    torch.manual_seed(0)
+    task = forecasting(Series(series()), channel_independent=independent)
+    channels = 1 if independent else 2
+    assert task.spec.target_length == task.outline().target_length == H
+    encoder = Ahead(channels)
+    task.attach(encoder)
+    assert task.head.weight.shape == (channels, channels)
+    weight, bias = task.head.weight.detach().numpy(), task.head.bias.detach().numpy()
+    last = task.rows["test"][task.starts["test"][2] + W - 1]
+    expected = [(t + 1) * (last * weight[0, 0] if independent else weight @ last) + bias for t in range(H)]
+    np.testing.assert_allclose(predict(task, encoder, "test")[2], np.stack(expected), atol=1e-5)
 
 
 def _before(task: Forecasting, split: str) -> list[NDArray[np.float32]]:
