@@ -1,5 +1,5 @@
 """Output heads over a vocabulary: states to logits, by weights of their own or by the encoder's input table."""
-# D encoder.dim, V vocabulary
+# M states, K ids of each, D encoder.dim, V vocabulary
 
 from __future__ import annotations
 
@@ -35,9 +35,17 @@ class VocabularyHead(nn.Module):
 
     def forward(self, states: Tensor, encoder: Encoder) -> Tensor:
         """Logits of the states, which come from `encoder`."""
+        return F.linear(states, *self._weights(encoder))
+
+    def some(self, states_MD: Tensor, ids_MK: Tensor, encoder: Encoder) -> Tensor:
+        """Logits (M, K) of some ids alone, K for each state: what `forward` says of them."""
+        weight, bias = self._weights(encoder)
+        logits_MK = torch.einsum("md,mkd->mk", states_MD, F.embedding(ids_MK, weight))
+        return logits_MK + bias[ids_MK]
+
+    def _weights(self, encoder: Encoder) -> tuple[Tensor, Tensor]:
         if not self.tie:
-            logits: Tensor = self.linear(states)
-            return logits
+            return self.linear.weight, self.linear.bias
         table = encoder.token_embedding
         assert table is not None
-        return F.linear(states, table, self.bias)
+        return table, self.bias

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.data.base import DataError, DataSet, Example, FileFact
+from tasks.data.leave_one_out import leave_one_out
 from tasks.data.pinned import check_files, identity
 
 FILE = "ml-100k.inter"
 COLUMNS = ["user_id:token", "item_id:token", "rating:float", "timestamp:float"]
-HELD_OUT = {"train": 3, "valid": 2, "test": 1}  # the target is the item that far from the end
 
 
 class ML100K(DataSet):
@@ -41,9 +41,7 @@ class ML100K(DataSet):
 
     def read(self, split: str) -> Sequence[Example]:
         """A row a user."""
-        back = HELD_OUT[split]
-        histories = read_histories(check_files("ml-100k", only=[FILE])[FILE])
-        return [Example(source=items[:-back], target=int(items[-back])) for items in histories.values()]
+        return leave_one_out(read_histories(check_files("ml-100k", only=[FILE])[FILE]).values(), split)
 
 
 def read_histories(path: Path) -> dict[int, NDArray[np.int64]]:

@@ -30,7 +30,7 @@ def _form(value: Any) -> Any:
     if isinstance(value, str):
         return Value("string")
     if isinstance(value, dict):
-        return {"rank": Value("float64"), "top": Many(Value("int64"))}
+        return {key: Many(Value("int64")) if key == "top" else Value("float64") for key in value}
     if hasattr(value, "__len__"):
         return Many(_form(value[0] if len(value) else ""))
     return Value("float64")

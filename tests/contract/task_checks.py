@@ -166,7 +166,10 @@ def trivial_rules_are_pure_and_finite(case: TaskCase) -> None:
 def gold(task: Task, split: str) -> dict[int, Any]:
     """Predictions that are right: the references, but where a prediction is a rank."""
     if isinstance(task, NextItem | ResponseSelection):
-        return {row: {"rank": 1.0, "top": []} for row in range(len(task.references(split)))}
+        return {
+            row: {"rank": 1.0, "rank_uniform": 1.0, "rank_popularity": 1.0, "top": []}
+            for row in range(len(task.references(split)))
+        }
     return dict(enumerate(task.references(split)))
 
 

@@ -22,7 +22,17 @@ from tasks.metrics.exact_match import ExactMatch
 from tasks.metrics.frames import FrameNLL
 from tasks.metrics.likelihood import BitsPerCharacter, Perplexity
 from tasks.metrics.modules import as_evaluate
-from tasks.metrics.ranking import HR10, MRR, NDCG10, R1, ranks_of
+from tasks.metrics.ranking import (
+    HR10,
+    MRR,
+    NDCG10,
+    R1,
+    HR10Popularity,
+    HR10Uniform,
+    NDCG10Popularity,
+    NDCG10Uniform,
+    ranks_of,
+)
 from tasks.metrics.translation import Bleu, Chrf
 
 RNG = np.random.default_rng(5)
@@ -132,6 +142,7 @@ TRUTHS = ["the cat sat down", "a dog ran home", "yes"]
 TAGS = [["O", "B-a", "I-a"], ["B-b"], ["O", "O"]]
 GOLD = [["O", "B-a", "I-a"], ["B-a"], ["B-b", "O"]]
 RANKED = [{"rank": 1.0, "top": [4, 2]}, {"rank": 3.5, "top": [1]}, {"rank": 12.0, "top": [7, 8, 9]}]
+SAMPLED = [{"rank": 99.0, "rank_uniform": 1.0 + i, "rank_popularity": 9.5 + i} for i in range(3)]
 WINDOWS = RNG.normal(size=(2, 3, 4, 2)).tolist()
 COUNTS = ([[3.0, 2.0, 7.0], [5.0, 4.0, 9.0]], [[0.0, 2.0, 7.0], [0.0, 4.0, 9.0]])
 CASES: list[tuple[Metric, list[Any], list[Any]]] = [
@@ -154,6 +165,10 @@ CASES: list[tuple[Metric, list[Any], list[Any]]] = [
     (NDCG10(), RANKED, [4, 5, 6]),
     (HR10(), RANKED, [4, 5, 6]),
     (MRR(), RANKED, ["x", "y", "z"]),
+    (HR10Uniform(), SAMPLED, [4, 5, 6]),
+    (NDCG10Uniform(), SAMPLED, [4, 5, 6]),
+    (HR10Popularity(), SAMPLED, [4, 5, 6]),
+    (NDCG10Popularity(), SAMPLED, [4, 5, 6]),
     (R1(), RANKED, ["x", "y", "z"]),
     (WordErrorRate(), TAGS, GOLD),
     (SymbolErrorRate(), TAGS, GOLD),

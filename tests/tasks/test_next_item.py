@@ -14,11 +14,18 @@ import torch
 import torch.nn.functional as F
 
 from encoders.base import Encoder, Sequences, States
-from tasks.data.base import DataError, DataSet, Example, FileFact
+from seqbench.build import build
+from seqbench.nodes import compose_node
+from tasks.data.amazon_video_games import AmazonVideoGames
+from tasks.data.amazon_video_games import read_histories as read_games
+from tasks.data.base import SPLITS, DataError, DataSet, Example, FileFact
+from tasks.data.leave_one_out import leave_one_out
 from tasks.data.ml_100k import ML100K, read_histories
 from tasks.data.pinned import card
-from tasks.metrics.ranking import HR10, MRR, NDCG10
+from tasks.metrics.ranking import HR10, MRR, NDCG10, HR10Uniform, NDCG10Popularity
+from tasks.negatives import NONE, draw_unseen, negatives_of
 from tasks.next_item import FIRST, NO_LABEL, NextItem
+from tasks.padding import Ragged
 from tasks.readout import resolve
 from tasks.tokenizers import MASK, PAD, SPECIAL
 
@@ -65,7 +72,8 @@ class Table(Encoder):
 
 def next_item(data: DataSet | None = None, *, causal: bool = True, **changes: Any) -> tuple[NextItem, Table]:
     arguments = {"num_items": ITEMS, "max_length": 3, "exclude_seen": False, "tie": False}
-    arguments |= {"objective": "auto" if causal else "prefix", "mask_share": 0.5, "last_share": 0.0, **changes}
+    arguments |= {"objective": "auto" if causal else "prefix", "mask_share": 0.5, "last_share": 0.0, "mask_most": None}
+    arguments |= {"window_step": 1.0, "loss": "full", "negatives": 1, "candidates": 0, **changes}
     task = NextItem(data=data or Histories(), metrics=[NDCG10(), HR10(), MRR()], **arguments)
     task.setup()
     torch.manual_seed(0)
@@ -318,6 +326,188 @@ def test_popularity_is_of_training_and_chance_is_chance() -> None:
     assert many.trivial("random", "test", 1) == many.trivial("random", "test", 1) != many.trivial("random", "test", 2)
 
 
+# -- overlapping windows, few masks --------------------------------------------------------------------------------
+@pytest.mark.parametrize(("length", "step"), [(20, 0.5), (23, 0.5), (9, 0.1), (8, 0.5), (5, 0.5)])
+def test_overlapping_windows_are_those_of_the_official_code(length: int, step: float) -> None:
+    """`range(len - N, 0, -int(step * N))` and 0, each N items; a history of at most N items is one window."""
+    long = [1 + i % ITEMS for i in range(length)]
+    task, _ = cloze(Histories([long]), max_length=8, window_step=step)
+    batch = everything(task, "train")
+    windows = [(v[m] - FIRST + 1).tolist() for v, m in zip(batch.source.values, batch.source.mask, strict=True)]
+    begins = [0] if length <= 8 else [*range(length - 8, 0, -max(1, int(step * 8))), 0]
+    assert windows == [long[begin : begin + 8] for begin in begins]
+    assert [(row[row != NO_LABEL] + 1).tolist() for row in batch.label] == windows
+    causal, _ = next_item(Histories([long]), objective="next", max_length=8, window_step=step)
+    pairs = [(read, label) for read, label in labels(causal)]
+    assert {label for _, label in pairs} == set(long[1:])
+    assert all(long[len(long) - 1 - long[::-1].index(label) - 1] == read[-1] for read, label in pairs[-1:])
+    assert max(len(read) for read, _ in pairs) == min(8, length - 1)
+
+
+@pytest.mark.parametrize(
+    ("length", "share", "most", "number"), [(50, 0.6, 30, 30), (50, 0.6, 20, 20), (8, 0.6, 1, 1), (200, 0.2, 40, 40)]
+)
+def test_no_more_are_hidden_than_the_most(length: int, share: float, most: int, number: int) -> None:
+    data = Histories([[1 + (i * 3) % ITEMS for i in range(length)]] * 3)
+    task, encoder = cloze(data, max_length=length, mask_share=share, mask_most=most)
+    task(encoder, everything(task, "train"))
+    assert (encoder.source.values == MASK).sum(1).tolist() == [number] * 3
+
+
+# -- sampled loss --------------------------------------------------------------------------------------------------
+def test_negatives_are_drawn_evenly_from_what_is_not_in_the_history() -> None:
+    history = torch.tensor([[0, 1, 5, 19], [3, 20, 20, 20], [20, 20, 20, 20]])
+    drawn = draw_unseen(history, 5, 2000, ITEMS)
+    assert drawn.shape == (3, 5, 2000)
+    for row, own in zip(drawn, ({0, 1, 5, 19}, {3}, set()), strict=True):
+        counts = torch.bincount(row.flatten(), minlength=ITEMS)
+        assert len(counts) == ITEMS
+        assert {i for i in range(ITEMS) if counts[i] == 0} == own
+        expected = 10_000 / (ITEMS - len(own))
+        assert all(abs(float(c) - expected) < 5 * expected**0.5 for i, c in enumerate(counts) if i not in own)
+    all_but_one = torch.tensor([[i for i in range(ITEMS) if i != 7]])
+    assert set(draw_unseen(all_but_one, 3, 50, ITEMS).flatten().tolist()) == {7}
+
+
+@pytest.mark.parametrize("tie", [True, False])
+@pytest.mark.parametrize("negatives", [1, 3])
+def test_sampled_loss_is_binary_cross_entropy_of_a_slow_loop(
+    tie: bool, negatives: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = {}
+
+    def fixed(history: torch.Tensor, positions: int, number: int, num_items: int) -> torch.Tensor:
+        drawn["places"] = draw_unseen(history, positions, number, num_items)
+        return drawn["places"]
+
+    monkeypatch.setattr("tasks.next_item.draw_unseen", fixed)
+    task, encoder = next_item(tie=tie, loss="sampled", negatives=negatives)
+    task.train()
+    batch = everything(task, "train")
+    output = task(encoder, batch)
+    weight = encoder.table.weight if tie else task.head.linear.weight
+    bias = task.head.bias if tie else task.head.linear.bias
+    windows = [HISTORIES[row] for row in task.rows["train"][:, 0].tolist()]
+    losses = []
+    for row, items in enumerate(windows):
+        for position in range(batch.label.shape[1]):
+            label = int(batch.label[row, position])
+            if label == NO_LABEL:
+                continue
+            state = encoder.table.weight[batch.source.values[row, position]]
+            logits = weight[FIRST:] @ state + bias[FIRST:]
+            loss = -torch.log(torch.sigmoid(logits[label]))
+            for place in drawn["places"][row, position].tolist():
+                assert place + 1 not in items
+                loss = loss - torch.log(1 - torch.sigmoid(logits[place]))
+            losses.append(loss)
+    assert output.items == len(losses) == sum(len(items) - 1 for items in HISTORIES)
+    assert output.loss.item() == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+    output.loss.backward()
+    assert encoder.table.weight.grad is not None
+    full, other = next_item(tie=tie)
+    full.load_state_dict(task.state_dict())
+    with torch.no_grad():  # outside training it is the softmax's, and the same each time
+        a, b = (t.eval()(other, everything(t, "valid")).loss.item() for t in (task, full))
+    assert a == b
+
+
+def test_cloze_and_both_directions_go_with_both_losses() -> None:
+    for loss in ("full", "sampled"):
+        for causal, objective in ((True, "next"), (True, "cloze"), (False, "cloze")):
+            task, encoder = next_item(causal=causal, objective=objective, loss=loss)
+            output = task(encoder, everything(task, "train"))
+            assert torch.isfinite(output.loss)
+            assert output.items > 0
+
+
+def test_a_history_of_all_items_has_no_negative() -> None:
+    data = Histories([[1, 2], [*range(1, ITEMS + 1)]])
+    with pytest.raises(DataError, match="train row 1: has all 20 items"):
+        next_item(data, loss="sampled")
+    next_item(data)
+
+
+# -- sampled rankings ----------------------------------------------------------------------------------------------
+def test_candidates_are_no_items_of_the_row_none_twice_and_by_weight() -> None:
+    items = Ragged([np.array([1, 2, 3])] * 4000 + [np.arange(1, 16)], np.int64)
+    weights = np.arange(ITEMS, dtype=np.float64)  # item 1 never
+    found = negatives_of(items, weights=weights, number=4, seed=[0])
+    assert found.shape == (4001, 4)
+    for row in found:
+        assert len(set(row.tolist())) == 4
+    assert found.min() >= 3
+    first = np.bincount(found[:4000, 0], minlength=ITEMS)[3:] / 4000
+    expected = weights[3:] / weights[3:].sum()
+    assert np.abs(first - expected).max() < 4 * np.sqrt(0.11 * 0.89 / 4000)
+    pairs = np.bincount(found[:4000, 1], minlength=ITEMS)[3:] / 4000  # second draw without replacement
+    without = [sum(expected[j] * p / (1 - expected[j]) for j in range(17) if j != i) for i, p in enumerate(expected)]
+    assert np.abs(pairs - without).max() < 4 * np.sqrt(0.11 * 0.89 / 4000)
+    assert set(found[4000].tolist()) <= set(range(15, 20))
+    assert np.array_equal(found, negatives_of(items, weights=weights, number=4, seed=[0]))
+    assert not np.array_equal(found, negatives_of(items, weights=weights, number=4, seed=[1]))
+    few = negatives_of(Ragged([np.arange(1, 18)], np.int64), weights=weights, number=6, seed=[0])
+    assert sorted(few[0].tolist()) == [NONE, NONE, NONE, 17, 18, 19]
+
+
+def test_sampled_ranks_are_of_the_drawn_ones_in_any_batch() -> None:
+    metrics = [NDCG10(), HR10Uniform(), NDCG10Popularity()]
+    task, encoder = next_item(candidates=5, max_length=8)
+    task.metrics = metrics
+    task.eval()
+    with torch.no_grad():
+        together = task(encoder, everything(task, "test")).predictions
+        alone = [task(encoder, task.collate("test", np.array([row]))).predictions[0] for row in range(4)]
+    assert together == alone
+    batch = everything(task, "test")
+    counts = Counter(item for items in HISTORIES for item in items)
+    for row, items in enumerate(HISTORIES):
+        state = encoder.table.weight[FIRST + items[-2] - 1]
+        scores = task.head.linear.weight[FIRST:] @ state + task.head.linear.bias[FIRST:]
+        for i, name in enumerate(("uniform", "popularity")):
+            drawn = [place for place in batch.negatives[row, i].tolist() if place != NONE]
+            assert not {place + 1 for place in drawn} & set(items)
+            assert len(drawn) == len(set(drawn)) == 5
+            if name == "popularity":
+                assert all(counts[place + 1] > 0 for place in drawn)
+            better = sum(bool(scores[place] > scores[items[-1] - 1]) for place in drawn)
+            assert together[row][f"rank_{name}"] == 1 + better
+    scores = task.score("test", dict(enumerate(together)))
+    assert scores["hr@10_uniform"].value == 1.0  # of six
+    assert list(scores) == ["ndcg@10", "hr@10_uniform", "ndcg@10_popularity"]
+
+
+def test_one_score_for_all_is_no_first_place_in_any_ranking() -> None:
+    task, encoder = next_item(candidates=5)
+    for parameter in task.head.parameters():
+        torch.nn.init.zeros_(parameter)
+    task.eval()
+    with torch.no_grad():
+        predictions = task(encoder, everything(task, "test")).predictions
+    assert [(p["rank"], p["rank_uniform"], p["rank_popularity"]) for p in predictions] == [(10.5, 3.5, 3.5)] * 4
+    assert predictions[0]["top"] == list(range(1, 11))
+
+
+def test_metrics_of_sampled_rankings_need_candidates() -> None:
+    with pytest.raises(ValueError, match="candidates: 0, but hr@10_uniform"):
+        NextItem(
+            data=Histories(),
+            num_items=ITEMS,
+            max_length=3,
+            objective="next",
+            mask_share=0.5,
+            mask_most=None,
+            last_share=0.0,
+            window_step=1.0,
+            loss="full",
+            negatives=1,
+            candidates=0,
+            exclude_seen=False,
+            tie=False,
+            metrics=[NDCG10(), HR10Uniform()],
+        )
+
+
 @pytest.mark.parametrize("wrong", [0, 21, -3])
 def test_items_out_of_range_are_refused(wrong: int) -> None:
     with pytest.raises(DataError, match=rf"row 1: item {wrong}; task\.num_items says 1 to 20"):
@@ -362,3 +552,59 @@ def test_ml_100k_leaves_one_out(data_cache: Path, monkeypatch: pytest.MonkeyPatc
         assert [*c.source, c.target] == items.tolist()
         assert [*b.source, b.target] == items[:-1].tolist()
         assert [*a.source, a.target] == items[:-2].tolist()
+
+
+def test_who_has_too_few_items_is_in_fewer_splits() -> None:
+    histories = [np.arange(1, 1 + length) for length in (1, 2, 3, 4)]
+    found = {
+        split: [(e.source.tolist(), e.target) for e in leave_one_out(histories, split)]
+        for split in ("train", "valid", "test")
+    }
+    assert found == {
+        "train": [([1], 2), ([1], 2)],
+        "valid": [([1], 2), ([1, 2], 3)],
+        "test": [([1, 2], 3), ([1, 2, 3], 4)],
+    }
+
+
+def test_video_games_are_in_order_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "Video.txt"
+    path.write_text("1 3\n1 1\n2 9\n2 3\n1 9\n")
+    assert [items.tolist() for items in read_games(path, core=1)] == [[3, 1, 9], [9, 3]]
+    assert [items.tolist() for items in read_games(path, core=2)] == [[1, 2], [2, 1]]
+    path.write_text("1 3\n1 x\n")
+    with pytest.raises(DataError, match=r"Video\.txt line 2 is not `user item`"):
+        read_games(path, core=1)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_video_games_leave_one_out(data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQBENCH_DATA", str(data_cache))
+    histories = read_games(data_cache / "amazon-video-games" / "Video.txt", core=1)
+    lengths = np.array([len(items) for items in histories])
+    assert (len(lengths), lengths.sum(), (lengths < 3).sum(), lengths.max()) == (31013, 287107, 112, 860)
+    splits = {split: AmazonVideoGames(core=1).read(split) for split in SPLITS}
+    assert {split: len(rows) for split, rows in splits.items()} == card("amazon-video-games").splits
+    # popularity, of equal items the mean rank: the figures of a published system's sheet, counted by other code
+    trained = np.concatenate([np.append(example.source, example.target) for example in splits["train"]])
+    counts = np.bincount(trained, minlength=23716)[1:]
+    own = counts[[example.target - 1 for example in splits["test"]]]
+    ordered = np.sort(counts)
+    above, equal = len(counts) - np.searchsorted(ordered, own, side="right"), np.bincount(counts)[own]
+    ranks = 1 + above + (equal - 1) / 2
+    assert np.mean(ranks <= 10) == pytest.approx(0.0189, abs=5e-5)
+    assert np.sum(1 / np.log2(1 + ranks[ranks <= 10])) / len(ranks) == pytest.approx(0.0097, abs=5e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_one_ranking_by_three_measures(data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Popularity alone, of the first users: what is hit depends on what the target is ranked among, twentyfold."""
+    monkeypatch.setenv("SEQBENCH_DATA", str(data_cache))
+    task = build(compose_node("task", "amazon_video_games"), "task", ["tasks"])
+    task.data = Histories([[*e.source, e.target] for e in task.data.read("test")[:1500]])
+    task.setup()
+    scores = task.score("test", task.trivial("majority", "test", 0))
+    full, popular, even = (scores[name].value for name in ("hr@10", "hr@10_popularity", "hr@10_uniform"))
+    assert full < popular / 2 < even / 4
