@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
@@ -85,6 +86,38 @@ pytree.register_pytree_node(OfSource, lambda part: ([part.value], None), lambda 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """How the positions of a source lie in an image: squares of `patch` x `patch` pixels, row by row.
+
+    A square's channels are its pixels, row by row, each with its colours. Cells finer than squares (pixels, states)
+    stand square by square, and row by row within one: (B, rows * columns * q * q, D).
+    """
+
+    rows: int  # of squares
+    columns: int
+    patch: int  # pixels, the side of a square
+
+    def across(self, cells: int) -> int:
+        """Of so many cells of an image those along a square's side, q; 0 where they don't divide all squares so."""
+        each, left = divmod(cells, self.rows * self.columns)
+        q = math.isqrt(each)
+        return q if q * q == each and not left else 0
+
+    def lay_out(self, cells: Tensor) -> Tensor:
+        """Cells (B, rows * columns * q * q, D) as a map (B, D, rows * q, columns * q)."""
+        q = self.across(cells.shape[1])
+        squares = cells.view(len(cells), self.rows, self.columns, q, q, cells.shape[2])
+        return squares.permute(0, 5, 1, 3, 2, 4).reshape(len(cells), -1, self.rows * q, self.columns * q)
+
+    def line_up(self, image: Tensor) -> Tensor:
+        """A map (B, D, rows * q, columns * q) as cells (B, rows * columns * q * q, D)."""
+        rows, dim, height, _ = image.shape
+        q = height // self.rows
+        squares = image.reshape(rows, dim, self.rows, q, self.columns, q).permute(0, 2, 4, 3, 5, 1)
+        return squares.reshape(rows, self.rows * self.columns * q * q, dim)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InputSpec:
     """What a task feeds; read by encoders/blocks/embedding.py and for lengths. Exactly one of vocab_size, channels."""
 
@@ -93,6 +126,7 @@ class InputSpec:
     channels: int | None = None  # C, for float channels
     target_length: int = 0  # positions that decode() may add at most; of a forecast, those that are asked for
     vocabulary: str | None = None  # sha256 of the tokenizer.json that the ids are of; None: of no checkpoint
+    grid: Grid | None = None  # how positions lie in an image; an encoder may read them as a sequence all the same
     streams: dict[str, InputSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -100,6 +134,10 @@ class InputSpec:
             raise ValueError("InputSpec: set exactly one of vocab_size and channels")
         if self.max_length < 1 or self.target_length < 0:
             raise ValueError(f"InputSpec: max_length {self.max_length}, target_length {self.target_length}")
+        if self.grid is not None:
+            squares, pixels = self.grid.rows * self.grid.columns, self.grid.patch**2
+            if self.max_length != squares or not self.channels or self.channels % pixels:
+                raise ValueError(f"InputSpec: {self.max_length} positions of {self.channels} channels for {self.grid}")
 
 
 class Encoder(nn.Module, ABC):

@@ -276,6 +276,12 @@ def judge(encoder: Encoder, task: Task, spec: InputSpec, *, encoder_name: str, t
             f"positions into {encoder.num_states(spec.max_length)} states",
             "needs a state for each position",
         )
+    if spec.grid is not None and not spec.grid.across(encoder.num_states(spec.max_length)):
+        raise PairError(
+            f"task {task_name} needs q x q states for each square of an image; encoder {encoder_name} merges "
+            f"{spec.max_length} squares into {encoder.num_states(spec.max_length)} states",
+            "needs q x q states for each square",
+        )
     fed = set(spec.streams)
     if fed - encoder.reads:
         raise PairError(

@@ -44,6 +44,7 @@ PACKAGES = (  # the direct dependencies, as in pyproject.toml (a test holds them
     "platformdirs",
     "psutil",
     "jinja2",
+    "pillow",
     "tqdm",
     "tensorboard",
     "optuna",

@@ -6,17 +6,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from encoders.base import Decoder, Encoder, InputSpec, Sequences
+from encoders.base import Decoder, Encoder, Grid, InputSpec, Sequences
 from seqbench.build import build, locate
 
 VOCAB, CHANNELS, LONGEST, TARGET = 17, 3, 12, 6
-Kind = Literal["ids", "channels"]
+Kind = Literal["ids", "channels", "image"]
+GRID = Grid(rows=3, columns=4, patch=16)  # an image of LONGEST squares; as a source of channels, of fewer as well
 
 
 @dataclass(frozen=True)
@@ -37,10 +38,20 @@ class Case:
         return InputSpec(
             max_length=LONGEST,
             vocab_size=VOCAB if self.kind == "ids" else None,
-            channels=CHANNELS if self.kind == "channels" else None,
+            channels={"channels": CHANNELS, "image": CHANNELS * GRID.patch**2}.get(self.kind),
+            grid=GRID if self.kind == "image" else None,
             target_length=TARGET,
             streams={name: InputSpec(max_length=LONGEST, vocab_size=2) for name in names},
         )
+
+    @property
+    def taken(self) -> bool:
+        """Whether the encoder takes the kind; ValueError is how it refuses."""
+        try:
+            self.encoder  # noqa: B018 -- built here, once for all checks
+        except ValueError:
+            return False
+        return True
 
     def make(self, *, seed: int = 0, spec: InputSpec | None = None) -> Encoder:
         """A new one in evaluation mode, its weights drawn from a seed. Raises ValueError where it refuses the kind."""
@@ -74,6 +85,12 @@ class Case:
 
         streams = {name: Sequences(values=one(part), mask=mask) for name, part in spec.streams.items()}
         return Sequences(values=one(spec), mask=mask, streams=streams)
+
+
+def cases_of(node: dict[str, Any], allowed: tuple[str, ...] = ("encoders",)) -> list[Case]:
+    """An encoder on ids and on channels, whichever it takes; on an image where it takes neither, as channels else."""
+    ids, channels, image = (Case(node, kind, allowed) for kind in get_args(Kind))
+    return [case for case in (ids, channels) if case.taken] or [case for case in (image,) if case.taken]
 
 
 def cut(sequences: Sequences, row: int, start: int, end: int) -> Sequences:

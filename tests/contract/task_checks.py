@@ -27,6 +27,7 @@ from tasks.loading import Batching, sample_rows
 from tasks.next_item import NextItem
 from tasks.regression import Regression
 from tasks.response_selection import ResponseSelection
+from tasks.segmentation import Segmentation
 from tasks.sequence_to_sequence import SequenceToSequence
 from tests.contract.task_cases import SPLITS, Counting, TaskCase, TaskCheck, plain, rows_of, run, tiny
 
@@ -220,6 +221,8 @@ def other_target(task: Task, example: Example, neighbour: Example) -> Example:
     if isinstance(task, ResponseSelection):
         candidates = example.source[1]
         return replace(example, target=candidates[(candidates.index(example.target) + 1) % len(candidates)])
+    if isinstance(task, Segmentation):
+        return replace(example, target=np.roll(example.target, 1, axis=0))
     if isinstance(task, Labelling):
         turned = example.target
         return replace(
@@ -318,6 +321,8 @@ def workers_and_resuming_change_no_batch(case: TaskCase) -> None:
 def eight_rows_are_overfitted(case: TaskCase) -> None:
     task = case.make()
     encoder = tiny(task.spec, dim=32)
+    if isinstance(task, Segmentation):  # a state a square can't draw fine lines
+        encoder = build(plain("transunet"), "encoder", ("encoders",), spec=task.spec)
     task.attach(encoder)
     batch = task.collate("train", rows_of(task, "train", 8))
     parameters = [*encoder.parameters(), *task.parameters()]
@@ -376,6 +381,7 @@ KINDS: dict[TaskCheck, tuple[type[Task], ...]] = {  # checks that are for some k
         NextItem,
         Regression,
         ResponseSelection,
+        Segmentation,
         SequenceToSequence,
     ),  # in language modelling the source is the target
 }

@@ -1,6 +1,6 @@
 """Every file of configs/encoder meets the contract of encoders: a new file is tested with no new line here.
 
-An encoder may refuse ids or channels, but only when it is built, by a ValueError; the cases are what is left.
+An encoder may refuse ids, channels or images, but only when it is built, by a ValueError; the cases are what is left.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from encoders.base import Encoder
 from seqbench.build import locate
 from seqbench.nodes import MISSING, compose_node, missing_keys
 from seqbench.schema import check
-from tests.contract.cases import Case, Check, Kind
+from tests.contract.cases import Case, Check, Kind, cases_of
 from tests.contract.decoder_checks import checks_of
 from tests.contract.encoder_checks import keys_are_the_arguments
 
@@ -39,14 +39,9 @@ def accepted() -> list[Any]:
         if marks:
             parameters.append(pytest.param(None, None, id=name, marks=marks))
             continue
-        for kind in get_args(Kind):
-            case = Case(node, kind)
-            try:
-                case.encoder  # noqa: B018 -- built here, once for all checks
-            except ValueError:
-                continue
+        for case in cases_of(node):
             for holds in checks_of(case):
-                parameters.append(pytest.param(case, holds, id=f"{name}-{kind}-{holds.__name__}"))
+                parameters.append(pytest.param(case, holds, id=f"{name}-{case.kind}-{holds.__name__}"))
     return parameters
 
 
@@ -70,7 +65,7 @@ def test_config_passes_the_check_that_runs_before_any_import(node: dict[str, Any
 
 
 @pytest.mark.parametrize("node", CONFIGS)
-def test_an_encoder_takes_ids_or_channels_and_refuses_in_a_line(node: dict[str, Any]) -> None:
+def test_an_encoder_takes_ids_channels_or_images_and_refuses_in_a_line(node: dict[str, Any]) -> None:
     refusals = []
     for kind in get_args(Kind):
         try:

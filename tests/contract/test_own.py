@@ -3,7 +3,7 @@
     SEQBENCH_ENCODER="encoder=own encoder._target_=my_package.My +encoder.dim=16 allowed=[encoders,my_package]" \\
         python -m pytest tests/contract/test_own.py -vv --tb=short
 
-Each check is a line with its name, for ids and for channels, whichever the class takes.
+Each check is a line with its name, for ids and for channels, whichever the class takes, or else for images.
 `--config-dir DIR` may be first.
 """
 
@@ -17,7 +17,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from seqbench.compose import compose, config_loader
-from tests.contract.cases import Case, Check, Kind
+from tests.contract.cases import Case, Check, Kind, cases_of
 from tests.contract.decoder_checks import checks_of
 from tests.contract.encoder_checks import keys_are_the_arguments
 
@@ -31,16 +31,14 @@ def cases(named: str) -> list[Case]:
         folder, words = words[1], words[2:]
     config = compose(config_loader(folder), words)
     node: dict[str, Any] = OmegaConf.to_container(config.encoder, resolve=True)  # type: ignore[assignment]
-    taken, refusals = [], []
-    for kind in get_args(Kind):
-        case = Case(node, kind, tuple(config.allowed))
-        try:
-            case.encoder  # noqa: B018 -- built here, once for all checks
-        except ValueError as error:
-            refusals.append(str(error))
-        else:
-            taken.append(case)
+    taken = cases_of(node, tuple(config.allowed))
     if not taken:
+        refusals = []
+        for kind in get_args(Kind):
+            try:
+                Case(node, kind, tuple(config.allowed)).make()
+            except ValueError as error:
+                refusals.append(str(error))
         raise ValueError("\n".join(dict.fromkeys(refusals)))
     return taken
 
