@@ -19,7 +19,7 @@ class Sequences:
 
     values: Tensor  # (B, L) int64 ids, or (B, L, C) float32 channels
     mask: Tensor  # (B, L) bool, True at a real position -- never the inverse, anywhere
-    streams: dict[str, Sequences] = field(default_factory=dict)  # further named sequences of the same rows
+    streams: dict[str, Sequences] = field(default_factory=dict)  # further named ones, which may be longer
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """The same batch on another device; float channels follow a dtype, ids and masks do not."""

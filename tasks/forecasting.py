@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences
 from tasks.base import Accounting, Batch, DataError, Output, Task
-from tasks.data.base import SPLITS, DataSet
+from tasks.data.base import SPLITS, DataSet, Example
 from tasks.metrics.base import Metric
 
 EPSILON = 1e-5  # added to a window's variance, as RevIN has it
@@ -46,10 +46,14 @@ class Forecasting(Task):
     a window's last value and adds it back (NLinear, arXiv 2205.13504, section 4); `instance` also divides by the
     window's standard deviation, after subtracting its mean (RevIN without its affine map, Kim et al. 2022).
 
+    Streams of numbers that a data set gives for the rows of a series, those before the split first (calendar features,
+    say), are fed as they are, for the window and for the horizon: what they say must be known ahead.
+
     Predictions are (horizon, C) float32 arrays on the standardised scale. The head has L' D H weights, times C^2 / C
     where channels are not independent. Raises DataError for a split that has no whole window.
     """
 
+    feeds_streams = True
     rules = frozenset({"majority", "random", "repeat_last"})
 
     def __init__(
@@ -63,9 +67,13 @@ class Forecasting(Task):
         normalise: Literal["none", "last", "instance"],
     ) -> None:
         super().__init__(data=data, metrics=metrics)
+        self.declared = {name: stream.channels for name, stream in data.streams.items()}
+        if not all(self.declared.values()):
+            raise ValueError(f"task.data: Forecasting feeds streams of numbers; of {sorted(self.declared)} not all are")
         self.window, self.horizon = window, horizon
         self.channel_independent, self.normalise = channel_independent, normalise
         self.rows: dict[str, NDArray[np.float32]] = {}  # split -> (R, C), standardised, its series after one another
+        self.beside: dict[str, dict[str, NDArray[np.float32]]] = {}  # split -> stream -> (R, S), rows as in self.rows
         self.starts: dict[str, NDArray[np.int64]] = {}  # split -> (N,), row where the window begins
         self.mean: NDArray[np.float64]  # (C,)
         self.std: NDArray[np.float64]  # (C,)
@@ -76,7 +84,9 @@ class Forecasting(Task):
 
     def _spec(self, channels: int) -> InputSpec:
         channels = 1 if self.channel_independent else channels
-        return InputSpec(max_length=self.window, channels=channels, target_length=self.horizon)
+        both = self.window + self.horizon
+        streams = {name: InputSpec(max_length=both, channels=number) for name, number in self.declared.items()}
+        return InputSpec(max_length=self.window, channels=channels, target_length=self.horizon, streams=streams)
 
     # -- data ----------------------------------------------------------------------------------------------------
     def prepare(self) -> None:
@@ -94,6 +104,7 @@ class Forecasting(Task):
     def _window(self, split: str) -> None:
         rows: list[NDArray[np.float32]] = []
         starts: list[NDArray[np.int64]] = []
+        beside: dict[str, list[NDArray[np.float32]]] = {name: [] for name in self.declared}
         before = 0
         for example in self.examples[split]:
             own = np.asarray(example.target, dtype=np.float64)
@@ -104,13 +115,24 @@ class Forecasting(Task):
             count = max(0, len(series) - self.window - self.horizon + 1)
             starts.append(before + np.arange(count, dtype=np.int64))
             rows.append(series.astype(np.float32))
+            for name, values in beside.items():
+                values.append(self._stream(name, example, split)[-len(series) :])
             before += len(series)
+        self.beside[split] = {name: np.concatenate(values) for name, values in beside.items()}
         self.rows[split], self.starts[split] = np.concatenate(rows), np.concatenate(starts)
         if not len(self.starts[split]):
             raise DataError(
                 f"task.window: {self.window} rows and task.horizon: {self.horizon} rows do not fit into the {split}"
                 f" split, whose longest series has {max(map(len, rows))}"
             )
+
+    def _stream(self, name: str, example: Example, split: str) -> NDArray[np.float32]:
+        """A stream of a series: a row for each of those before the split and of its own."""
+        shape = (len(example.source) + len(example.target), self.declared[name])
+        values = np.asarray(example.streams.get(name, ()), dtype=np.float32)
+        if values.shape != shape or not np.isfinite(values).all():
+            raise DataError(f"task.data: stream {name} of the {split} split: {values.shape}, {shape} finite is right")
+        return values
 
     def windows(self, split: str) -> NDArray[np.float32]:
         """A view, no copy: at each row of the split the C x (window + horizon) rows that begin there."""
@@ -135,11 +157,20 @@ class Forecasting(Task):
         else:
             values = values_BCW.transpose(1, 2).contiguous()
         target_BHC = torch.from_numpy(np.ascontiguousarray(both_BCL[:, :, self.window :].transpose(0, 2, 1)))
+        streams = {name: self._beside(split, name, rows) for name in self.declared}
         return ForecastBatch(
             index=torch.from_numpy(rows),
-            source=Sequences(values=values, mask=torch.ones(values.shape[:2], dtype=torch.bool)),
+            source=Sequences(values=values, mask=torch.ones(values.shape[:2], dtype=torch.bool), streams=streams),
             target=target_BHC,
         )
+
+    def _beside(self, split: str, name: str, rows: NDArray[np.int64]) -> Sequences:
+        """A stream of window and horizon, (B', W + H, S), for each channel where they are independent."""
+        both = sliding_window_view(self.beside[split][name], self.window + self.horizon, axis=0)
+        values_BLS = torch.from_numpy(np.ascontiguousarray(both[self.starts[split][rows]].transpose(0, 2, 1)))
+        if self.channel_independent:
+            values_BLS = values_BLS.repeat_interleave(self.channels, 0)
+        return Sequences(values=values_BLS, mask=torch.ones(values_BLS.shape[:2], dtype=torch.bool))
 
     # -- with an encoder -----------------------------------------------------------------------------------------
     def attach(self, encoder: Encoder) -> None:
@@ -174,7 +205,7 @@ class Forecasting(Task):
             shift = values.mean(dim=1, keepdim=True)
             scale = (values.var(dim=1, keepdim=True, unbiased=False) + EPSILON).sqrt()
         if self.normalise != "none":
-            source = Sequences(values=(values - shift) / scale, mask=source.mask)
+            source = replace(source, values=(values - shift) / scale)
         return source, shift, scale
 
     # -- scores --------------------------------------------------------------------------------------------------

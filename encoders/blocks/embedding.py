@@ -16,9 +16,10 @@ class InputEmbedding(nn.Module):
     ids (B, L) -> table (V, D); channels (B, L, C) -> Linear(C * patch, D) over non-overlapping patches of `patch`
     positions (Dosovitskiy et al. 2021, arXiv 2010.11929, for images; Nie et al. 2023, arXiv 2211.14730, for series;
     the last patch is filled up with zeros). Streams of ids in the spec are embedded by tables of their own and added,
-    position by position, as BERT adds its token types.
+    position by position, as BERT adds its token types; streams of channels by linear maps. What a stream has beyond the
+    source (a calendar goes on) is left aside.
 
-    Raises ValueError for patches of ids, for a stream of channels, and for a source beyond `spec.max_length`.
+    Raises ValueError for patches of ids, for patches beside a stream, and for a source beyond `spec.max_length`.
     """
 
     def __init__(self, *, dim: int, patch: int, spec: InputSpec) -> None:
@@ -35,9 +36,12 @@ class InputEmbedding(nn.Module):
             self.linear = nn.Linear(spec.channels * patch, dim)
         self.streams = nn.ModuleDict()
         for name, stream in spec.streams.items():
-            if stream.vocab_size is None:
-                raise ValueError(f"streams.{name}: only a stream of ids can be added to an embedding")
-            self.streams[_key(name)] = nn.Embedding(stream.vocab_size, dim)
+            if patch != 1:
+                raise ValueError(f"patch: {patch} positions are merged, so the stream {name} can't be added; use 1")
+            if stream.vocab_size is not None:
+                self.streams[_key(name)] = nn.Embedding(stream.vocab_size, dim)
+            else:
+                self.streams[_key(name)] = nn.Linear(stream.channels or 0, dim, bias=False)
 
     def num_states(self, length: int) -> int:
         """Number of vectors for `length` positions."""
@@ -65,7 +69,7 @@ class InputEmbedding(nn.Module):
             x_BPD = self.linear(values_BLC)
         for name, stream in source.streams.items():
             if _key(name) in self.streams:
-                x_BPD = x_BPD + self.streams[_key(name)](stream.values)
+                x_BPD = x_BPD + self.streams[_key(name)](stream.values[:, : x_BPD.shape[1]])
         return x_BPD, mask_BP
 
     def continues(self, target: Sequences, past_mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -150,7 +150,9 @@ class Few(Once):
     def _cut(self, example: Example, split: str) -> Example:
         if isinstance(self.task, Forecasting):  # a series: some 40 windows of it
             rows = self.task.horizon + 40 + (self.task.window if split == "train" else 0)
-            return replace(example, target=example.target[:rows])
+            both = len(example.source) + rows
+            streams = {name: values[:both] for name, values in example.streams.items()}
+            return replace(example, target=example.target[:rows], streams=streams)
         if not isinstance(example.source, str):
             return example
         text = example.source[:TEXT]

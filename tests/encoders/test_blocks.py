@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
+from encoders.base import InputSpec, Sequences
 from encoders.blocks.attention import (
     AttentionOptions,
     CrossAttention,
@@ -18,6 +19,7 @@ from encoders.blocks.attention import (
     nearest_divisor,
     rotate,
 )
+from encoders.blocks.embedding import InputEmbedding
 from encoders.blocks.feed_forward import FeedForward, FeedForwardOptions
 from encoders.blocks.layer import Layer, LayerOptions
 from encoders.blocks.masks import Sight, see_past, see_real, sight
@@ -65,6 +67,26 @@ def by_loops(q_THE: Tensor, k_SGE: Tensor, v_SGE: Tensor, seen_TS: Tensor, scale
             for s, score in zip(keys, scores, strict=True):
                 out_THE[t, h] += score / sum(scores) * v_SGE[s, h // shared]
     return out_THE.reshape(queries, heads * width)
+
+
+def test_streams_are_added_by_tables_and_maps_and_no_further_than_the_source() -> None:
+    streams = {"type": InputSpec(max_length=5, vocab_size=3), "time": InputSpec(max_length=9, channels=2)}
+    spec = InputSpec(max_length=5, channels=4, streams=streams)
+    embed = InputEmbedding(dim=6, patch=1, spec=spec)
+    values_BLC, time_BPS = torch.randn(2, 5, 4), torch.randn(2, 9, 2)
+    type_BL, mask_BL = torch.randint(3, (2, 5)), torch.ones(2, 5, dtype=torch.bool)
+    beside = {
+        "type": Sequences(values=type_BL, mask=mask_BL),
+        "time": Sequences(values=time_BPS, mask=torch.ones(2, 9, dtype=torch.bool)),
+    }
+    x_BLD, _ = embed(Sequences(values=values_BLC, mask=mask_BL, streams=beside))
+    table, matrix = (embed.streams[f"stream_{name}"].weight for name in ("type", "time"))
+    assert isinstance(table, Tensor)
+    assert isinstance(matrix, Tensor)
+    assert embed.linear is not None
+    assert_close(x_BLD, embed.linear(values_BLC) + table[type_BL] + time_BPS[:, :5] @ matrix.T)
+    with pytest.raises(ValueError, match="patch: 2 positions are merged, so the stream type can't be added; use 1"):
+        InputEmbedding(dim=6, patch=2, spec=spec)
 
 
 @pytest.mark.parametrize("kv_heads", [None, 2, 1])
