@@ -32,7 +32,7 @@ class AmazonVideoGames(PinnedSet):
 
     def read(self, split: str) -> Sequence[Example]:
         """A row a user, users by number."""
-        return leave_one_out(read_histories(self.paths()["Video.txt"], core=self.core), split)
+        return leave_one_out(read_histories(self.located()["Video.txt"], core=self.core), split)
 
 
 def read_histories(path: Path, *, core: int) -> list[NDArray[np.int64]]:

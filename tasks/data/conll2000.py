@@ -26,7 +26,7 @@ class CoNLL2000(PinnedSet):
     def read(self, split: str) -> Sequence[Example]:
         """Sentences in the order of the file."""
         name = "test" if split == "test" else "train"
-        with zipfile.ZipFile(self.paths()["conll2000.zip"]) as archive:
+        with zipfile.ZipFile(self.located()["conll2000.zip"]) as archive:
             lines = archive.read(f"conll2000/{name}.txt").decode("utf-8").splitlines()
         found = sentences(lines, separator=None, columns=3, name=f"conll2000/{name}.txt")
         return found if split == "test" else last_tenth(found, split)

@@ -39,7 +39,7 @@ class ISBI2012EM(PinnedSet):
 
     def read(self, split: str) -> Sequence[Example]:
         """Slices of the split, from above."""
-        paths = self.paths()
+        paths = self.located()
         return [
             Example(
                 source=(read_grey(paths[f"image_{i:02}.png"]) / np.float32(255))[:, :, None],

@@ -20,8 +20,8 @@ class PinnedSet(DataSet):
 
     def check(self) -> None:
         """They are there, or are fetched, with the right checksum. Raises DataError."""
-        self.paths()
+        self.located()
 
-    def paths(self) -> dict[str, Path]:
+    def located(self) -> dict[str, Path]:
         """Where each file lies, checked."""
         return check_files(self.pinned)

@@ -26,7 +26,7 @@ class WikiText2Small(PinnedSet):
 
     def read(self, split: str) -> Sequence[Example]:
         """Articles in the order of the file; no target."""
-        lines = self.paths()["test.txt" if split == "test" else "valid.txt"].read_text(encoding="utf-8").split("\n")
+        lines = self.located()["test.txt" if split == "test" else "valid.txt"].read_text(encoding="utf-8").split("\n")
         articles: list[list[str]] = []
         for line in lines:
             if TITLE.fullmatch(line) or not articles:

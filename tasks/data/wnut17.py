@@ -22,5 +22,5 @@ class WNUT17(PinnedSet):
 
     def read(self, split: str) -> Sequence[Example]:
         """Posts in the order of the files."""
-        lines = self.paths()[FILES[split]].read_text(encoding="utf-8").split("\n")
+        lines = self.located()[FILES[split]].read_text(encoding="utf-8").split("\n")
         return sentences(lines, separator="\t", columns=2, name=FILES[split])

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from seqbench.build import build, locate
+from seqbench.identity import without_paths
 from tasks.base import Task
 from tasks.classification import Classification
 from tasks.data.base import Example
@@ -66,6 +67,14 @@ def declares_what_it_is(case: TaskCase) -> None:
         assert metric.aggregate(metric.statistics([], [])) != metric.aggregate(metric.statistics([], []))  # NaN
     facts = task.data.identity()
     assert all(len(fact.sha256) == 64 and fact.url and fact.name for fact in facts)
+
+
+def its_config_has_an_id(case: TaskCase) -> None:
+    """No name of a data set's own stands for what `paths` says to ids: which arguments lead to files."""
+    for node in (case.node, case.node["data"]):
+        target = locate(node["_target_"], "task", case.allowed)
+        assert not callable(getattr(target, "paths", ())), f"{target.__name__}.paths names arguments"
+    assert without_paths(case.node, case.allowed)["_target_"] == case.node["_target_"]
 
 
 def its_outline_builds_the_plain_encoders(case: TaskCase) -> None:
@@ -370,7 +379,12 @@ QUICK_CHECKS = [
     batches_hold_every_row_once,
     the_order_is_a_function_of_seed_and_epoch,
 ]
-CONFIG_CHECKS = [keys_are_the_arguments, declares_what_it_is, its_outline_builds_the_plain_encoders]
+CONFIG_CHECKS = [
+    keys_are_the_arguments,
+    declares_what_it_is,
+    its_config_has_an_id,
+    its_outline_builds_the_plain_encoders,
+]
 TRAINING_CHECKS = [workers_and_resuming_change_no_batch, eight_rows_are_overfitted]
 KINDS: dict[TaskCheck, tuple[type[Task], ...]] = {  # checks that are for some kinds only
     the_loss_begins_at_log_k: (Classification, Labelling, LanguageModelling),
