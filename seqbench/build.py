@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -95,6 +95,12 @@ def locate(target: str, path: str, allowed: Sequence[str]) -> Any:
     if inspect.isabstract(found):
         raise ConfigError(f"{path}._target_: {target} is abstract; name a class that implements it")
     return found
+
+
+def paths_of(target: Any) -> Collection[str]:
+    """Arguments of a target that are paths, as its attribute `paths` names them; a method of that name names none."""
+    named = getattr(target, "paths", ())
+    return () if callable(named) else named
 
 
 def build_task(config: RunConfig) -> Task:

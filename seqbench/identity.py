@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from seqbench.build import locate, task_of
+from seqbench.build import locate, paths_of, task_of
 from seqbench.config import RunConfig
 from seqbench.lineage import targets
 from seqbench.pretraining import before
@@ -172,7 +172,7 @@ def without_paths(node: Any, allowed: tuple[str, ...]) -> Any:
     is_data = False
     if "_target_" in node:
         target = locate(node["_target_"], "_target_", allowed)
-        paths = getattr(target, "paths", ())
+        paths = paths_of(target)
         is_data = isinstance(target, type) and issubclass(target, DataSet)
     kept: Node = {}
     if "_target_" in node and (source := source_of(target)) is not None:

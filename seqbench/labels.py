@@ -27,9 +27,9 @@ def column_label(config: RunConfig) -> str:
     data = config.task.get("data")
     if not isinstance(data, dict) or "_target_" not in data:
         return task
-    from seqbench.build import locate  # with torch: as_asked() needs none
+    from seqbench.build import locate, paths_of  # with torch: as_asked() needs none
 
-    paths = getattr(locate(data["_target_"], "task.data", config.allowed), "paths", ())
+    paths = paths_of(locate(data["_target_"], "task.data", config.allowed))
     given = next((value for key, value in data.items() if key in paths and isinstance(value, str)), None)
     return task if given is None else f"{task}: {_short(given)}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from seqbench.build import locate
+from seqbench.build import locate, paths_of
 from seqbench.config import RunConfig
 from seqbench.record import DataFile
 from tasks.data.base import SPLITS
@@ -22,7 +22,7 @@ def found(config: RunConfig, files: Sequence[DataFile], places: Sequence[Path]) 
     data = config.task.get("data")
     named: Collection[str] = ()
     if isinstance(data, dict) and "_target_" in data:
-        named = getattr(locate(data["_target_"], "task.data", config.allowed), "paths", ())
+        named = paths_of(locate(data["_target_"], "task.data", config.allowed))
     data = data or {}
     given = {key: value for key, value in data.items() if key in named and isinstance(value, str)}
     own = bool(files) and all(file.url.startswith("file:") for file in files)

@@ -169,6 +169,12 @@ def test_paths_of_what_is_no_data_set_become_hashes(tmp_path: Path) -> None:
     assert without_paths(hub, (__name__,)) == {**hub, **source}
 
 
+def test_a_method_named_paths_names_no_argument() -> None:
+    """Sets of pinned files have one."""
+    node = {"_target_": "tasks.data.amazon_video_games.AmazonVideoGames", "core": 20}
+    assert without_paths(node, ("tasks",)) == node
+
+
 @pytest.mark.slow
 def test_the_same_in_another_process() -> None:
     """No hash of Python's own, which differs between processes, goes into it."""
