@@ -61,6 +61,7 @@ def flops_training(evaluator: Evaluator, batches: Sequence[NDArray[np.int64]], p
     total = counted = 0
     picks = sorted({int(i) for i in np.linspace(0, len(batches) - 1, COUNTED + 2)[1:-1]})
     modes = [(module, module.training) for module in [*encoder.modules(), *task.modules()]]
+    buffers = [(buffer, buffer.clone()) for part in (encoder, task) for buffer in part.buffers()]  # as a batch norm has
     task.train()
     for parameter in encoder.parameters():
         if parameter.requires_grad:
@@ -77,6 +78,8 @@ def flops_training(evaluator: Evaluator, batches: Sequence[NDArray[np.int64]], p
     for module, mode in modes:
         module.training = mode
         module.zero_grad(set_to_none=True)
+    for buffer, before in buffers:
+        buffer.copy_(before)
     return total / counted * positions
 
 

@@ -206,3 +206,29 @@ def test_latency_is_of_rows_drawn_at_random_the_same_for_all() -> None:
     assert number <= cost.MOST
     assert orders[0][:number] != sorted(orders[0][:number])
     assert set(orders[0][:number]) == set(range(number))  # without repeats while there are new ones
+
+
+class Normed(Encoder):
+    """One-hot ids, normalised over the batch."""
+
+    def __init__(self, *, spec: InputSpec) -> None:
+        super().__init__()
+        self.dim, self.causal = VOCABULARY, False
+        self.norm = nn.BatchNorm1d(VOCABULARY)
+
+    def forward(self, source: Sequences) -> States:
+        values_BLV = nn.functional.one_hot(source.values, VOCABULARY).float()
+        normed_BVL = self.norm(values_BLV.transpose(1, 2))
+        return States(values=normed_BVL.transpose(1, 2), mask=source.mask)
+
+
+def test_counting_leaves_the_statistics_of_a_batch_norm() -> None:
+    """What is kept of a run afterwards is what was tested."""
+    it = evaluator(Normed)
+    batches = [np.arange(7), np.arange(7, 14)]
+    before = {name: tensor.clone() for name, tensor in it.encoder.state_dict().items()}
+    cost.flops_training(it, batches, 100)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in it.encoder.state_dict().items())
+    it.encoder.train()
+    it.encoder(it.task.collate("train", batches[0]).source)  # type: ignore[attr-defined]
+    assert not torch.equal(it.encoder.state_dict()["norm.running_mean"], before["norm.running_mean"])
