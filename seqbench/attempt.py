@@ -31,7 +31,7 @@ from seqbench.fit import Fitted, fit, parts_of_first_epoch
 from seqbench.health import Deadline, Diverged, TimedOut
 from seqbench.loggers import About, Sink, check_account, open_sinks
 from seqbench.place import placed
-from seqbench.pretraining import check_finished, take_over
+from seqbench.pretraining import check_finished, take_all, take_over
 from seqbench.progress import Bar, Event, Lines, Watch, ignore
 from seqbench.ranks import ALONE, Ranks
 from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status, TuningFacts
@@ -60,6 +60,7 @@ class Attempt:
         jobs: int,
         tuning: TuningFacts | None = None,
         first: Record | None = None,
+        trained: bool = False,
         withhold: bool = False,
         note: str = "",
     ) -> None:
@@ -79,6 +80,7 @@ class Attempt:
             config, task, run_id, known, threads=self.threads, jobs=jobs, devices=self.size, nodes=nodes
         ) | {"tuning": tuning, "parents": [] if first is None else [first.id]}
         self.first = first  # whose weights it begins with
+        self.trained = trained  # which are all it needs: it is only tested
         self.withhold = withhold  # a trial: the test split is not read
         self.progress = Progress(started=self.found.pop("started"))
         self.checkpoints = Checkpoints(self.folder / "checkpoints", _stamp(self.found))
@@ -155,7 +157,10 @@ class Attempt:
         self.found["splits"] = provenance.split_facts(task)
         encoder = make_encoder(config, task)
         if self.first is not None:
-            take_over(encoder, self.first, self.store.root)
+            if self.trained:
+                take_all(encoder, task, self.first, self.store.root)
+            else:
+                take_over(encoder, self.first, self.store.root)
         self.found["encoder"] = self.found["encoder"].model_copy(update={"family": encoder.family})
         given: dict[str, dict[int, Any]]
         if isinstance(encoder, Trivial):
@@ -240,6 +245,7 @@ class Attempt:
             watch=self.watch,
             deadline=self.deadline,
             ranks=self.ranks,
+            done=self.trained,
         )
 
     def _state(self, encoder: Encoder) -> State | None:

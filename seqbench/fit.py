@@ -85,8 +85,11 @@ def fit(
     watch: Watch,
     deadline: Deadline,
     ranks: Ranks = ALONE,
+    done: bool = False,
 ) -> Fitted:
     """Train until the budget is spent or patience ends, and return the module with the weights to be tested.
+
+    With `done` the encoder and the task have these weights, and no step is taken.
 
     `state` is the last checkpoint, if there is one; `progress` is filled with what it says and goes on from there.
     Raises health.Diverged for a loss that is not finite or explodes, health.TimedOut where `deadline` is reached.
@@ -181,11 +184,11 @@ def fit(
         if progress.pending:
             module.to(trainer.strategy.root_device)
             course.evaluate(trainer, trained, over=meter.share() >= 1)
-        feed.count = 0 if progress.stopped else meter.batches_left()
+        feed.count = 0 if progress.stopped or done else meter.batches_left()
         if feed.count:
             trainer.fit(trained, train_dataloaders=feed)
     module.to(trainer.strategy.root_device)
-    if budget.select == "best":
+    if budget.select == "best" and not done:
         assert progress.best_step is not None
         best = progress.best_step
         module.load_state_dict(ranks.first(lambda: _best(checkpoints, best)))

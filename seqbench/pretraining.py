@@ -1,11 +1,15 @@
-"""A run that begins with another's weights: the run before it, made where it is missing, and what is taken over."""
+"""A run that has weights of another: the run before it, made where it is missing, and what is taken over.
+
+Two kinds: a run that `pretrain` describes, with whose encoder this one begins; and the one that trains for all runs
+that differ from it in nothing but what their test reads (DataSet.test_only): these take encoder and head as they are.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from seqbench.claim import Claimed
 from seqbench.config import RunConfig, check_config
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from encoders.base import Encoder
+    from tasks.base import Task
 
 POLL = 2.0  # seconds between looks at a run that another process is at
 SHOWN = 3  # weights that a message names
@@ -59,6 +64,37 @@ def before(config: RunConfig) -> RunConfig | None:
         raise join([f"pretrain: {line}" for line in str(error).splitlines()]) from None
 
 
+def trainer_of(config: RunConfig) -> RunConfig | None:
+    """The run that trains the weights that this one only tests; None where it trains its own.
+
+    Which it does, too, where it is tuned or on several devices: to the same weights.
+    """
+    trainer = config.trainer
+    if config.tune is not None or (trainer.devices, trainer.nodes) != (1, 1):
+        return None
+    task = _trained_on(config.task, config.allowed)
+    if task == config.task:
+        return None
+    tree = config.resolved() | {"task": task, "label": None, "task_label": None, "logger": {}}
+    tree["rerun"] = "failed" if config.rerun == "failed" else "never"
+    names = config.names.model_copy(update={"study": None, "experiment": None})
+    return check_config(tree, names, [], allowed=config.allowed, found=True)
+
+
+def _trained_on(node: Any, allowed: list[str]) -> Any:
+    """A node in which what the test alone reads has the values of the run that trains."""
+    if isinstance(node, list):
+        return [_trained_on(item, allowed) for item in node]
+    if not isinstance(node, dict):
+        return node
+    found = {key: _trained_on(value, allowed) for key, value in node.items()}
+    if "_target_" in node:
+        from seqbench.build import locate
+
+        found |= getattr(locate(node["_target_"], "task", allowed), "test_only", {})
+    return found
+
+
 def check(config: RunConfig) -> None:
     """Raise ConfigError where the run before this one cannot be. Reads no data."""
     from seqbench.build import build_task, check_pair, check_selection
@@ -74,9 +110,8 @@ def check(config: RunConfig) -> None:
         raise ConfigError(f"pretrain: {error}") from None
 
 
-def made(config: RunConfig, run: Callable[[RunConfig], Record], watch: Watch) -> Record | None:
-    """The record of the run before this one: found, or made by `run`; where another process is at it, waited for."""
-    first = before(config)
+def made(first: RunConfig | None, run: Callable[[RunConfig], Record], watch: Watch) -> Record | None:
+    """The record of the run before another: found, or made by `run`; where another process is at it, waited for."""
     while first is not None:
         try:
             return run(first)
@@ -99,6 +134,15 @@ def check_finished(record: Record) -> None:
     kind = TimedOut if record.status in UNDONE else RuntimeError
     reason = (record.reason or "").removesuffix("; the same command goes on")  # which this one's ends with
     raise kind(f"pretrain: the run before this one, {record.id}, is {record.status}: {reason}")
+
+
+def take_all(encoder: Encoder, task: Task, record: Record, results: Path) -> None:
+    """Give an encoder and a task's head the weights of the run that trained them.
+
+    Raises what `take_over` does.
+    """
+    take_over(encoder, record, results)
+    task.load_state_dict(weights(record, results, of="task."))
 
 
 def take_over(encoder: Encoder, record: Record, results: Path) -> None:
@@ -125,8 +169,8 @@ def take_over(encoder: Encoder, record: Record, results: Path) -> None:
     encoder.load_state_dict(theirs)
 
 
-def weights(record: Record, results: Path) -> dict[str, Tensor]:
-    """The encoder's weights of a finished run, as it was tested. Raises ConfigError, see `take_over`."""
+def weights(record: Record, results: Path, of: str = "encoder.") -> dict[str, Tensor]:
+    """The encoder's (`task.`: the head's) weights of a finished run, as tested. Raises ConfigError, see `take_over`."""
     import hashlib
 
     import safetensors.torch
@@ -141,9 +185,8 @@ def weights(record: Record, results: Path) -> dict[str, Tensor]:
         raise ConfigError(f"pretrain: {path} is missing; {again}") from None
     if hashlib.sha256(content).hexdigest() != record.checkpoint.sha256:
         raise ConfigError(f"pretrain: {path} is not the file of its record (its sha256 differs); {again}")
-    prefix = "encoder."
     every = safetensors.torch.load(content)
-    return {name.removeprefix(prefix): value for name, value in every.items() if name.startswith(prefix)}
+    return {name.removeprefix(of): value for name, value in every.items() if name.startswith(of)}
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

@@ -115,9 +115,12 @@ def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note
                 lambda one, which: run(one, watch=watch, jobs=jobs, trial=True, note=which, again=again).record,
                 watch or ignore,
             )
+        trains = None if trial else pretraining.trainer_of(config)
         first = pretraining.made(
-            config,
-            lambda one: run(one, watch=watch, jobs=jobs, note="pretraining", again=again).record,
+            trains or pretraining.before(config),
+            lambda one: (
+                run(one, watch=watch, jobs=jobs, note="training" if trains else "pretraining", again=again).record
+            ),
             watch or ignore,
         )
         attempt = Attempt(
@@ -130,6 +133,7 @@ def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note
             jobs=jobs,
             tuning=tuning,
             first=first,
+            trained=trains is not None,
             withhold=trial,
             note=note,
         )

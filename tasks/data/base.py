@@ -77,6 +77,10 @@ class DataSet(ABC):
     version: ClassVar[int] = 1  # goes up whenever the examples change
     overlap: ClassVar[str] = ""  # why splits may share examples, where they do; "" promises that they share none
     independent_valid: ClassVar[bool] = True  # False: nothing may be chosen by `valid`, which training has seen
+    test_only: ClassVar[Mapping[str, Any]] = MappingProxyType(
+        {}
+    )  # arguments that `read("test")` alone depends on, each
+    # with the value of the run that trains: a run that differs from it in these alone takes its weights
     streams: Mapping[str, Stream] = MappingProxyType({})  # what every example has in `streams`, known without reading
     modality: str  # text, code, items, time series, speech, image, synthetic, ... : a filter of the board
 

@@ -1,0 +1,70 @@
+"""The beginnings of another data set's test sources: how early does a model that is trained on whole ones know?"""
+# L positions
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tasks.data.base import DataError, DataSet, Example, FileFact
+
+
+class Prefix(DataSet):
+    """Another data set; of each test source the first `share` of its positions (rounded up), and all for training.
+
+    `limit` positions are a whole source where it is longer (a task's `max_length`, which cuts it anyway); null: none.
+    Positions of text are its words, parted by white space. So a run for each share shows what a model knows after it,
+    with the weights of one training (`test_only`). Raises ValueError for data with streams, DataError for pairs.
+    """
+
+    test_only = MappingProxyType({"share": 1.0})
+
+    def __init__(
+        self,
+        *,
+        data: DataSet,
+        share: Annotated[float, Field(gt=0, le=1)],
+        limit: Annotated[int, Field(gt=0)] | None,
+    ) -> None:
+        if data.streams:
+            raise ValueError(f"data: its streams ({', '.join(sorted(data.streams))}) can't be cut with the source")
+        self.data, self.share, self.limit = data, share, limit
+        self.version = data.version  # type: ignore[misc]  # of the examples, which are its own
+        self.overlap, self.independent_valid = data.overlap, data.independent_valid  # type: ignore[misc]
+        self.modality = data.modality
+
+    def identity(self) -> list[FileFact]:
+        """The files of the other one."""
+        return self.data.identity()
+
+    def check(self) -> None:
+        """As the other one."""
+        self.data.check()
+
+    def read(self, split: str) -> Sequence[Example]:
+        """Examples of the other one; those of the test split cut."""
+        examples = self.data.read(split)
+        if split != "test" or (self.share == 1 and self.limit is None):
+            return examples
+        return [
+            replace(example, source=self._cut(example.source, example.place(split, row)))
+            for row, example in enumerate(examples)
+        ]
+
+    def _cut(self, source: Any, place: str) -> Any:
+        if isinstance(source, tuple):
+            raise DataError(f"{place}: a pair has no beginning; tasks.data.prefix.Prefix takes single sources")
+        if isinstance(source, str):
+            words = source.split()
+            return " ".join(words[: self._kept(len(words))]) if self._kept(len(words)) < len(words) else source
+        return source[: self._kept(len(source))]
+
+    def _kept(self, length: int) -> int:
+        """At least 1, but of nothing; exact where the share of a whole number is one (0.7 of 10)."""
+        whole = length if self.limit is None else min(length, self.limit)
+        return math.ceil(round(self.share * whole, 9))
