@@ -219,7 +219,7 @@ def test_another_process_at_it_is_waited_for(tmp_path: Path, monkeypatch: pytest
         return run(config).record
 
     monkeypatch.setattr(pretraining, "POLL", 0.0)
-    record = pretraining.made(config_of(tmp_path), busy, lambda event: heard.append(event.kind))
+    record = pretraining.made(pretraining.before(config_of(tmp_path)), busy, lambda event: heard.append(event.kind))
     assert record is not None
     assert (tries, heard) == (["first"] * 3, ["score"] * 2)
 
