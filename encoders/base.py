@@ -40,17 +40,17 @@ class States:
     losses: dict[str, Tensor] = field(default_factory=dict)  # auxiliary terms, each () and already weighted
     cache: Any = None  # private to the encoder, a pytree whose tensors all have B first; decode() hands it on
 
-    def select(self, rows: Tensor, *, recent: int | None = None) -> Self:
+    def select(self, rows: Tensor, *, moves: Moves | None = None) -> Self:
         """The states of some rows, `rows` (B',) int64, cache included: what beam search needs to reorder.
 
-        With `recent` the states are handed over, with those that they were made from: parts of the cache may be
-        changed in place. B' is B then, and the row that takes another's place has the same source and the same
-        target up to the last `recent` positions.
+        With `moves` the states are handed over, with those that they were made from: parts of the cache may be
+        changed in place. B' is B then, and each row takes the place of one of the same source; `moves` are the
+        positions of the target in which the two may differ.
         """
 
         def pick(leaf: Any) -> Any:
             if isinstance(leaf, CachePart):
-                return leaf.select(rows, recent=recent)
+                return leaf.select(rows, moves=moves)
             return leaf.index_select(0, rows) if isinstance(leaf, Tensor) else leaf
 
         return replace(
@@ -61,28 +61,53 @@ class States:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moves:
+    """Positions that change where rows take each other's place: N of them, of any rows."""
+
+    to: Tensor  # (N,) int64, row that gets a position
+    of: Tensor  # (N,) int64, row that it comes from
+    back: Tensor  # (N,) int64, which one: 1 is the last
+
+
 class CachePart(ABC):
     """A part of a cache that selects its rows in its own way; a node of pytree, whose tensors have B first."""
 
     @abstractmethod
-    def select(self, rows: Tensor, *, recent: int | None) -> Any:
+    def select(self, rows: Tensor, *, moves: Moves | None) -> Any:
         """As States.select."""
 
 
 class OfSource(CachePart):
-    """What is of the source alone, as no decode() changes it: not copied where rows of one source change places."""
+    """What is of the source alone, as no decode() changes it: not copied where rows of one source change places.
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    Nor where each row is taken several times in a row, as beams are: `value` has it once then, and counts for the
+    `copies` rows of states that follow one another.
+    """
 
-    def select(self, rows: Tensor, *, recent: int | None) -> OfSource:
-        """The rows of the value."""
-        if recent is not None:
+    def __init__(self, value: Any, copies: int = 1) -> None:
+        self.value, self.copies = value, copies
+
+    def each(self) -> Any:
+        """The value with a row for every row of the states."""
+        if self.copies == 1:
+            return self.value
+        return pytree.tree_map(lambda leaf: leaf.repeat_interleave(self.copies, dim=0), self.value)
+
+    def select(self, rows: Tensor, *, moves: Moves | None) -> OfSource:
+        """The rows of the value, those that are taken equally often once."""
+        if moves is not None:
             return self
-        return OfSource(pytree.tree_map(lambda leaf: leaf.index_select(0, rows), self.value))
+        places = rows // self.copies
+        once, counts = torch.unique_consecutive(places, return_counts=True)
+        copies = int(counts.max()) if len(counts) and bool((counts == counts[0]).all()) else 1
+        kept = places if copies == 1 else once
+        return OfSource(pytree.tree_map(lambda leaf: leaf.index_select(0, kept), self.value), copies)
 
 
-pytree.register_pytree_node(OfSource, lambda part: ([part.value], None), lambda values, _: OfSource(next(iter(values))))
+pytree.register_pytree_node(
+    OfSource, lambda part: ([part.value], part.copies), lambda values, copies: OfSource(next(iter(values)), copies)
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -79,7 +79,7 @@ class DecoderOnly(Decoder):
     def decode(self, target: Sequences, before: States) -> States:
         """States of the target, which follows the source and the target so far."""
         x_BTD, target_mask = self.embed.continues(target, before.cache["target_mask"])
-        mask_BS = torch.cat((before.cache["source_mask"].value, target_mask), dim=1)
+        mask_BS = torch.cat((before.cache["source_mask"].each(), target_mask), dim=1)
         rows = segments_of(target.mask, packed=self.packed)
         x_BTD, past = self.stack(pack(x_BTD, rows), mask_BS, past=before.cache["past"], segments=rows)
         cache = {**before.cache, "past": past, "target_mask": target_mask}

@@ -104,7 +104,8 @@ class EncoderDecoder(Decoder):
         """States of the target by the decoder, which reads the encoder's states and the target so far."""
         x_BTD, target_mask = self.embed.continues(target, before.cache["target_mask"])
         rows = segments_of(target.mask, packed=self.packed)
-        memory, source_mask = before.cache["source"].value
+        source = before.cache["source"]
+        memory, source_mask = source.value if rows is None else source.each()
         y_BTD, past = self.decoder(
             pack(x_BTD, rows),
             target_mask,

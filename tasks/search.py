@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from encoders.base import Decoder, Sequences, States
+from encoders.base import Decoder, Moves, Sequences, States
 
 Logits = Callable[[Tensor], Tensor]  # states (B, D) -> logits (B, V); -inf for a token that must not be chosen
 
@@ -61,35 +61,41 @@ class _OneByOne(Search):
         self, decoder: Decoder, logits: Logits, source: Sequences, *, bos: int, eos: int, max_new: int
     ) -> list[Hypothesis]:
         """Token after token until every row has ended."""
-        device = source.values.device
-        number = len(source.values)
-        draws = self.draws(source, max_new).to(device)
-        tokens = torch.full((number, max_new), eos, device=device)
-        scores = torch.zeros(number, device=device)
-        ended = torch.zeros(number, dtype=torch.bool, device=device)
-        rows = torch.arange(number, device=device)  # of the source, for each row that is still in the batch
+        device, number = source.values.device, len(source.values)
+        found: dict[int, Hypothesis] = {}
+        draws_BT = self.draws(source, max_new).to(device)
+        rows_B = torch.arange(number, device=device)  # of the source, for each row that is still in the batch
+        tokens_BT = torch.full((number, max_new), eos, device=device)
+        score_B = torch.zeros(number, device=device)
+        ended_B = torch.zeros(number, dtype=torch.bool, device=device)
         states, token_B = decoder.prefill(source), torch.full((number,), bos, device=device)
         for step in range(max_new):
             states = _advance(decoder, token_B, states)
             logp_BV = _log_probabilities(logits, states)
-            token_B = self.choose(logp_BV, draws[rows, step])
-            live = ~ended[rows]
-            token_B = torch.where(live, token_B, eos)
-            gained_B = logp_BV.gather(1, token_B.unsqueeze(1)).squeeze(1)
-            scores[rows] += torch.where(live, gained_B, 0.0)
-            tokens[rows, step] = token_B
-            ended[rows] |= token_B == eos
-            left = int((~ended).sum())
+            token_B = self.choose(logp_BV, draws_BT[:, step]).masked_fill(ended_B, eos)
+            score_B += logp_BV.gather(1, token_B.unsqueeze(1)).squeeze(1).masked_fill(ended_B, 0.0)
+            tokens_BT[:, step] = token_B
+            ended_B |= token_B == eos
+            left = len(ended_B) - int(ended_B.sum())
             if not left:
                 break
-            if 2 * left <= len(rows):  # copying a cache costs about a step: only when half of it can go
-                keep = (~ended[rows]).nonzero().squeeze(1)
-                rows, token_B, states = rows[keep], token_B[keep], states.select(keep)
-        done, found, values = ended.tolist(), tokens.tolist(), scores.tolist()
-        return [
-            Hypothesis(ids=ids[: ids.index(eos)] if end else ids, score=score, finished=end)
-            for ids, score, end in zip(found, values, done, strict=True)
-        ]
+            if 2 * left <= len(ended_B):  # copying a cache costs about a step: only when half of it can go
+                found |= _hypotheses(rows_B, tokens_BT, score_B, ended_B, eos)
+                keep = (~ended_B).nonzero().squeeze(1)
+                token_B, states = token_B[keep], states.select(keep)
+                rows_B, tokens_BT, draws_BT = rows_B[keep], tokens_BT[keep], draws_BT[keep]
+                score_B, ended_B = score_B[keep], ended_B[keep]
+        found |= _hypotheses(rows_B, tokens_BT, score_B, ended_B, eos)
+        return [found[row] for row in range(number)]
+
+
+def _hypotheses(rows_B: Tensor, tokens_BT: Tensor, score_B: Tensor, ended_B: Tensor, eos: int) -> dict[int, Hypothesis]:
+    """What the rows have come to, by row of the source."""
+    table = zip(rows_B.tolist(), tokens_BT.tolist(), score_B.tolist(), ended_B.tolist(), strict=True)
+    return {
+        row: Hypothesis(ids=ids[: ids.index(eos)] if end else ids, score=score, finished=end)
+        for row, ids, score, end in table
+    }
 
 
 class Greedy(_OneByOne):
@@ -182,7 +188,7 @@ class Beam(Search):
             token_BK, beam_BK = next_BX.gather(1, pick_BK), beam_BX.gather(1, pick_BK)
             before_BKT = past_BKT
             past_BKT = past_BKT.gather(1, beam_BK.unsqueeze(2).expand(-1, -1, past_BKT.shape[2]))
-            recent = _recent(before_BKT, past_BKT)
+            after_BKT = past_BKT
             past_BKT = torch.cat([past_BKT, token_BK.unsqueeze(2)], 2)
             if step == max_new:
                 break
@@ -191,8 +197,10 @@ class Beam(Search):
                 return [max(found, key=_by_score) for found in results]
             keep = torch.tensor(going, device=device)
             origin = (keep.unsqueeze(1) * size + beam_BK[keep]).flatten()
-            if len(going) < len(rows) or not torch.equal(origin, torch.arange(len(origin), device=device)):
-                states = states.select(origin, recent=recent if len(going) == len(rows) else None)
+            if len(going) < len(rows):
+                states = states.select(origin)
+            elif not torch.equal(origin, torch.arange(len(origin), device=device)):
+                states = states.select(origin, moves=_moves(before_BKT.flatten(0, 1), after_BKT.flatten(0, 1), origin))
             rows = [rows[i] for i in going]
             token_BK, score_BK, past_BKT = token_BK[keep], score_BK[keep], past_BKT[keep]
         for row, past, scores in zip(rows, past_BKT.tolist(), score_BK.tolist(), strict=True):
@@ -232,10 +240,14 @@ class Beam(Search):
         return going
 
 
-def _recent(before_BKT: Tensor, after_BKT: Tensor) -> int:
-    """How many of the last of T tokens hold all places in which two tensors differ."""
-    differ_T = (before_BKT != after_BKT).flatten(0, 1).any(0)
-    return len(differ_T) - int(differ_T.int().argmax()) if bool(differ_T.any()) else 0
+def _moves(before_BT: Tensor, after_BT: Tensor, origin_B: Tensor) -> Moves:
+    """What a cache has to move for rows of T tokens: all from the first one on that differs.
+
+    The last of a cache is of the last token: it was read when the next one was chosen.
+    """
+    differ_BT = (before_BT != after_BT).cumsum(1) > 0  # states are of all tokens up to theirs
+    to_N, place_N = differ_BT.nonzero().unbind(1)
+    return Moves(to=to_N, of=origin_B[to_N], back=differ_BT.shape[1] - place_N)
 
 
 def _advance(decoder: Decoder, token_B: Tensor, before: States) -> States:

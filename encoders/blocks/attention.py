@@ -145,9 +145,12 @@ class CrossAttention(_Attention):
         return k_BGSE, v_BGSE
 
     def forward(self, x_BTD: Tensor, seen: Sight | PackedSight, memory: KeyValues) -> Tensor:
-        """States (B, T, D)."""
-        q_BHTE = self.by_head(self.query(x_BTD)).transpose(1, 2)
-        return self.attend(q_BHTE, memory, seen)
+        """States (B, T, D). A memory of fewer rows: each is read by as many of x, which follow one another."""
+        q_BTHE = self.by_head(self.query(x_BTD))
+        if isinstance(seen, PackedSight) or len(x_BTD) == len(pair_of(memory)[0]):
+            return self.attend(q_BTHE.transpose(1, 2), memory, seen)
+        q_MQHE = q_BTHE.reshape(len(pair_of(memory)[0]), -1, *q_BTHE.shape[2:])  # M rows with all their queries
+        return self.attend(q_MQHE.transpose(1, 2), memory, seen).view_as(x_BTD)
 
 
 def rotate(x_BLNE: Tensor, rotation: Rotation) -> Tensor:

@@ -53,5 +53,5 @@ class FeedForward(nn.Module):
             h_BLF = self.activation(gate_BLF) * up_BLF
         else:
             h_BLF = self.activation(h_BLF)
-        y_BLD: Tensor = self.down(self.dropout(h_BLF))
+        y_BLD: Tensor = self.down(self.dropout(h_BLF) if self.training else h_BLF)
         return y_BLD

@@ -105,7 +105,8 @@ class Stack(nn.Module):
         The S - T positions before are in `past`. Causal stacks alone can have one.
 
         With `segments`, those of the last T positions, `x` is packed, (1, N, D), and so are the states, and the keys
-        and values unless there is a past, which is not. A memory is packed in the same segments if it has no mask.
+        and values unless there is a past, which is not. A memory is packed in the same segments if it has no mask. One
+        of positions as they are may have fewer rows, each read by as many rows of `x`, which follow one another.
 
         Without `keep` no keys and values are given back; rows may then go through the layers group by group.
         """

@@ -77,11 +77,17 @@ def decoding_leaves_what_it_continues(case: Case) -> None:
 
 
 def states_can_be_selected(case: Case) -> None:
-    source, first, second = case.draw([6, 3, 1]), case.draw([2, 2, 2], seed=2), case.draw([1, 1, 1], seed=3)
-    rows = torch.tensor([2, 0, 0, 1])
+    """In any order, and as beams are: several of each row, then some of these in another order."""
+    source, first, second = case.draw([6, 3, 1]), case.draw([2, 2, 2], seed=2), case.draw([1, 2, 1], seed=3)
     for before in (case.decoder.prefill(source), case.decoder.decode(first, case.decoder.prefill(source))):
-        picked = Sequences(values=second.values[rows], mask=second.mask[rows])
-        same(case.decoder.decode(picked, before.select(rows)).values, case.decoder.decode(second, before).values[rows])
+        after = case.decoder.decode(second, before).values
+        for order, again in (([2, 0, 0, 1], [3, 1]), ([0, 0, 1, 1, 2, 2], [3, 2, 5, 4])):
+            rows = torch.tensor(order)
+            beams = before.select(rows)
+            for chosen, states in ((rows, beams), (rows[again], beams.select(torch.tensor(again)))):
+                target = Sequences(values=second.values[chosen], mask=second.mask[chosen])
+                found = case.decoder.decode(target, states).values
+                same(found[target.mask], after[chosen][target.mask])
 
 
 def decoding_gives_gradients_and_works_in_bfloat16(case: Case) -> None:

@@ -135,7 +135,8 @@ def test_what_is_continued_in_pieces_and_reordered_is_the_same(family: str, posi
             one = decoder.decode(first, decoder.prefill(ids(LENGTHS)))
             two = decoder.decode(second, one)
             last = decoder.decode(single, two.select(torch.tensor([5, 0, 0, 2])))
-        return [s.values[s.mask] for s in (one, two, last)]
+            beams = decoder.decode(ids([2, 1, 2, 2], seed=6), one.select(torch.tensor([0, 0, 2, 2])))
+        return [s.values[s.mask] for s in (one, two, last, beams)]
 
     padded = states()
     decoder.packed = True

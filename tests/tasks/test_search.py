@@ -10,7 +10,7 @@ from torch import Tensor
 
 from encoders.base import Decoder, InputSpec, Sequences
 from seqbench.nodes import compose_node
-from tasks.search import Beam, Greedy, Hypothesis, Sample, Search
+from tasks.search import Beam, Greedy, Hypothesis, Sample, Search, _moves
 from tests.contract.cases import Case
 from tests.tasks.toy_decoders import FormulaDecoder, GRUDecoder, sources
 
@@ -246,6 +246,14 @@ def test_finished_rows_leave_the_batch() -> None:
         assert seen[0] == 8 * per_row
         assert seen[-1] < seen[0] / 2
         assert seen == sorted(seen, reverse=True)
+
+
+def test_what_moves_in_a_cache_is_all_from_the_first_difference_on() -> None:
+    """Equal tokens behind a difference have other states."""
+    before = torch.tensor([[3, 4, 5], [3, 6, 5], [7, 7, 7]])
+    origin = torch.tensor([1, 1, 2])
+    moves = _moves(before, before[origin], origin)
+    assert list(zip(moves.to.tolist(), moves.of.tolist(), moves.back.tolist(), strict=True)) == [(0, 1, 2), (0, 1, 1)]
 
 
 def test_at_least_one_token_must_be_allowed() -> None:
