@@ -107,9 +107,19 @@ def read_study(name: str, content: Any, overrides: Sequence[str]) -> Grid:
             own = [tables[kind].get(place[kind].partition("=")[2], {}) for kind in ("task", "encoder")]
             cells += [{**fixed, **own[0], **own[1], **place, **last} for last in product(rest)]
     vary = [
-        key for key in {**dict.fromkeys(listed), **rest} if any(len(b.get(key, rest.get(key, []))) > 1 for b in blocks)
+        key
+        for key in {**dict.fromkeys(listed), **rest}
+        if any(len(b.get(key, rest.get(key, []))) > 1 for b in blocks) or _parts(key, blocks)
     ]
     return Grid(cells=_distinct(cells), study=name, title=file.title, description=file.description, dimensions=vary)
+
+
+def _parts(key: str, blocks: Sequence[Values]) -> bool:
+    """Whether a choice of a whole section (`pretrain`), one a block, tells apart blocks with the same encoder and task."""
+    return "." not in key and any(
+        a.get(key) != b.get(key) and all(set(a[pair]) & set(b[pair]) for pair in ("encoder", "task"))
+        for a, b in itertools.combinations(blocks, 2)
+    )
 
 
 def _written(file: StudyFile) -> Iterator[str]:

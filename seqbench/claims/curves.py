@@ -27,16 +27,26 @@ class Line(Part):
     dots: tuple[Dot, ...]
 
 
-def line(curve: Curve, label: str, runs: Sequence[Run]) -> Line:
+def places(curve: Curve, runs: Sequence[Run]) -> tuple[str, ...]:
+    """The names along x, sorted, where x is a config key that holds text; () where it holds numbers.
+
+    A line's x is then the number of the name.
+    """
+    values = [] if "/" in curve.x else [run.at(curve.x) for run in runs]
+    return tuple(sorted(set(values))) if values and all(isinstance(value, str) for value in values) else ()
+
+
+def line(curve: Curve, label: str, runs: Sequence[Run], names: Sequence[str] = ()) -> Line:
     """The line of finished runs. Over a config key, runs of equal value are seeds of one dot.
 
-    Over a quantity, runs that differ in nothing but the seed are. Raises ConfigError for an x that is no number.
+    Over a quantity, runs that differ in nothing but the seed are. Raises ConfigError for an x that is neither a number
+    nor one of `names`.
     """
     groups: dict[object, list[tuple[float, float]]] = {}
     for run in runs:
         assert run.entry is not None
         y = quantity(run.entry.record, curve.y)
-        x = quantity(run.entry.record, curve.x) if "/" in curve.x else _key(curve, run)
+        x = quantity(run.entry.record, curve.x) if "/" in curve.x else _key(curve, run, names)
         if x is None or y is None:
             continue
         groups.setdefault(_setup(run) if "/" in curve.x else x, []).append((x, y))
@@ -53,8 +63,10 @@ def line(curve: Curve, label: str, runs: Sequence[Run]) -> Line:
     return Line(label=label, dots=tuple(sorted(dots, key=lambda dot: dot.x)))
 
 
-def _key(curve: Curve, run: Run) -> float:
+def _key(curve: Curve, run: Run, names: Sequence[str]) -> float:
     value = run.at(curve.x)
+    if isinstance(value, str) and value in names:
+        return float(names.index(value))
     if value is ABSENT or isinstance(value, bool) or not isinstance(value, int | float):
         raise ConfigError(f"{curve.name}: {curve.x} is no number of {run.cell.title}")
     return float(value)

@@ -70,6 +70,7 @@ def _plot(claim: Claim, judged: Judged) -> list[dict[str, Any]]:
             "y": curves[plot.name].y,
             "logX": curves[plot.name].log_x,
             "logY": curves[plot.name].log_y,
+            "places": plot.places,
             "lines": [line.model_dump() for line in plot.lines],
         }
         for plot in judged.plots

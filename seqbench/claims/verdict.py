@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from seqbench.claims import selection
-from seqbench.claims.curves import Line, line
+from seqbench.claims.curves import Line, line, places
 from seqbench.claims.estimate import Estimate, estimate
 from seqbench.claims.selection import Run, chosen
 from seqbench.claims.sheet import Claim, Comparison, Curve, Part
@@ -28,6 +28,7 @@ class Plot(Part):
 
     name: str
     lines: tuple[Line, ...]
+    places: tuple[str, ...] = ()  # along x, where it is no number
 
 
 class Judged(Part):
@@ -60,7 +61,7 @@ def judge(claim: Claim, runs: Sequence[Run], *, confidence: float) -> Judged:
     return Judged(
         verdict=together([o.verdict for o, c in zip(outcomes, claim.comparisons, strict=True) if c.decides]),
         outcomes=outcomes,
-        plots=tuple(Plot(name=curve.name, lines=tuple(_lines(curve, runs))) for curve in claim.curves),
+        plots=tuple(_plot(curve, runs) for curve in claim.curves),
         ids=tuple(run.cell.id for run in runs if run.finished),
         missing=sum(run.entry is None for run in runs),
         failed=failed,
@@ -117,9 +118,11 @@ def side_of(comparison: Comparison, found: Estimate, wide: Estimate) -> Verdict:
     return "reproduced" if low <= found.low and found.high <= high else "inconclusive"
 
 
-def _lines(curve: Curve, runs: Sequence[Run]) -> list[Line]:
-    lines = []
-    for label, selector in curve.lines.items():
-        mine = chosen(runs, {**curve.where, **selector}, where=f"{curve.name}: {label}")
-        lines.append(line(curve, label, [run for run in mine if run.finished]))
-    return lines
+def _plot(curve: Curve, runs: Sequence[Run]) -> Plot:
+    mine = {
+        label: chosen(runs, {**curve.where, **selector}, where=f"{curve.name}: {label}")
+        for label, selector in curve.lines.items()
+    }
+    names = places(curve, [run for each in mine.values() for run in each])
+    lines = (line(curve, label, [run for run in each if run.finished], names) for label, each in mine.items())
+    return Plot(name=curve.name, lines=tuple(lines), places=names)

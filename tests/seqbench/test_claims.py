@@ -14,7 +14,7 @@ from scipy import stats
 
 from seqbench.board.collect import Entry
 from seqbench.claims import command, kept, page, sheet, words
-from seqbench.claims.curves import line
+from seqbench.claims.curves import line, places
 from seqbench.claims.estimate import Estimate, estimate
 from seqbench.claims.selection import Run, chosen, quantity
 from seqbench.claims.sheet import Claim, Comparison, Curve, read_claim
@@ -221,6 +221,24 @@ def test_lines_of_a_plot(tmp_path: Path) -> None:
     found = line(curve, "a", runs)
     assert [(dot.x, dot.low, dot.high, dot.seeds) for dot in found.dots] == [(10, 0.1, 1.1, 2), (20, 0.2, 1.2, 2)]
     assert [dot.y for dot in found.dots] == pytest.approx([0.6, 0.7])
+
+
+def test_a_plot_over_names(tmp_path: Path) -> None:
+    runs = [
+        run_of(tmp_path, "a", seed, parameters=1, value=0.5, optimizer__x=name) for name in "dac" for seed in (0, 1)
+    ]
+    curve = Curve(
+        name="c",
+        x="optimizer.x",
+        y="test/accuracy",
+        lines={"all": {}, "a": {"optimizer.x": "a"}, "d": {"optimizer.x": "d"}},
+    )
+    plot = judge(claim(comparison(a={"optimizer.x": "a"}, b=None), curves=[curve.model_dump()]), runs, confidence=0.95).plots[0]
+    assert plot.places == ("a", "c", "d")
+    assert [[dot.x for dot in line.dots] for line in plot.lines] == [[0, 1, 2], [0], [2]]
+    assert places(Curve(name="c", x="seed", y="test/accuracy", lines={"a": {}}), runs) == ()
+    with pytest.raises(ConfigError, match="optimizer.x is no number"):
+        line(curve, "all", runs, ["a", "c"])
 
 
 def test_the_page_holds_hostile_words_harmlessly(runs: list[Run]) -> None:

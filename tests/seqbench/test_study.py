@@ -56,6 +56,9 @@ def test_a_study_is_the_union_of_its_blocks() -> None:
     assert len(grid.cells) == 2 * 2 * 2 + 1
     assert grid.study == "s"
     assert grid.dimensions == ["encoder", "task", "seed"]
+    first = {**FILE["grid"][0], "seed": [0]}
+    staged = read_study("s", {**FILE, "grid": [first, {**first, "pretrain": "lm", "budget.steps": 5}]}, [])
+    assert staged.dimensions == ["encoder", "task", "pretrain"]
     doubled = {**FILE, "grid": [*FILE["grid"], FILE["grid"][1]]}
     assert cells(read_study("s", doubled, [])) == cells(grid)
 
