@@ -115,7 +115,7 @@ def read_study(name: str, content: Any, overrides: Sequence[str]) -> Grid:
 
 
 def _parts(key: str, blocks: Sequence[Values]) -> bool:
-    """Whether a choice of a whole section (`pretrain`), one a block, tells apart blocks with the same encoder and task."""
+    """Whether a choice of a whole section (`pretrain`), one a block, tells apart blocks with one encoder and task."""
     return "." not in key and any(
         a.get(key) != b.get(key) and all(set(a[pair]) & set(b[pair]) for pair in ("encoder", "task"))
         for a, b in itertools.combinations(blocks, 2)

@@ -233,11 +233,12 @@ def test_a_plot_over_names(tmp_path: Path) -> None:
         y="test/accuracy",
         lines={"all": {}, "a": {"optimizer.x": "a"}, "d": {"optimizer.x": "d"}},
     )
-    plot = judge(claim(comparison(a={"optimizer.x": "a"}, b=None), curves=[curve.model_dump()]), runs, confidence=0.95).plots[0]
+    this = claim(comparison(a={"optimizer.x": "a"}, b=None), curves=[curve.model_dump()])
+    plot = judge(this, runs, confidence=0.95).plots[0]
     assert plot.places == ("a", "c", "d")
     assert [[dot.x for dot in line.dots] for line in plot.lines] == [[0, 1, 2], [0], [2]]
     assert places(Curve(name="c", x="seed", y="test/accuracy", lines={"a": {}}), runs) == ()
-    with pytest.raises(ConfigError, match="optimizer.x is no number"):
+    with pytest.raises(ConfigError, match=r"optimizer\.x is no number"):
         line(curve, "all", runs, ["a", "c"])
 
 
