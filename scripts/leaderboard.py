@@ -2,10 +2,13 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from seqbench.garbage import leave
 from seqbench.leaderboard import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    kept: list[Any] = []
+    leave(main(kept=kept))

@@ -78,5 +78,5 @@ def _task(draw: np.random.Generator, truth: dict[str, float], spread: float, see
         table_SN = table_SN + draw.normal(size=(seeds, EXAMPLES))
         runs = [Examples(values={"value": values}, aggregate=None, group="synthetic") for values in table_SN]
         samples[name] = sample_of([run.score() for run in runs], runs)
-    pairs = compare(list(samples.values()), confidence=0.95)
-    return Task(label="t", sign=1.0, samples=samples, last={}, failed={}, pairs=pairs, floor=0.0, known=1.0)
+    examples_CC = compare(list(samples.values()), confidence=0.95).examples_CC
+    return Task(label="t", sign=1.0, samples=samples, last={}, failed={}, examples_CC=examples_CC, floor=0.0, known=1.0)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 LARGE = 100  # modules
 
@@ -26,3 +29,15 @@ def uncollected() -> Iterator[None]:
             gc.freeze()
         if enabled:
             gc.enable()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with an exit code, as sys.exit does, but without taking apart what it holds.
+
+    In the ordinary way where something else may still have work to do: another thread, a logger that waits for the end.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if threading.active_count() > 1 or "wandb" in sys.modules:
+        sys.exit(code)
+    os._exit(code)

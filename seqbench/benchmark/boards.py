@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -35,35 +34,18 @@ class Used:
         return self.wall if settings.clock == "wall" else self.cpu
 
 
-WATCHED = """
-import os, resource, runpy, sys
-sys.argv[:] = sys.argv[1:]
-code = 0
-try:
-    runpy.run_path(sys.argv[0], run_name="__main__")
-except SystemExit as end:
-    code = end.code
-kinds = [resource.getrusage(kind) for kind in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-sys.stdout.flush()
-print(max(kind.ru_maxrss for kind in kinds), file=sys.stderr)
-sys.exit(code)
-"""
-
-
 def used(command: Sequence[str]) -> Used:
     """Run a script of ours in a process of its own. Raises CalledProcessError where it fails."""
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    ran = subprocess.run(
-        [sys.executable, "-c", WATCHED, *command],
-        check=True,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
-    return Used(wall=wall, cpu=cpu, mib=int(ran.stderr.split()[-1]) / 1024)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryFile() as told:
+        start = time.perf_counter()
+        process = subprocess.Popen([sys.executable, *command], cwd=ROOT, stdout=told, stderr=told, env=environment)
+        _, status, took = os.wait4(process.pid, 0)
+        wall, process.returncode = time.perf_counter() - start, os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            told.seek(0)
+            raise subprocess.CalledProcessError(process.returncode, list(command), told.read().decode(errors="replace"))
+    return Used(wall=wall, cpu=took.ru_utime + took.ru_stime, mib=took.ru_maxrss / 1024)
 
 
 def board(results: Path, out: Path) -> Used:

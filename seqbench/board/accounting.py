@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,14 +39,15 @@ class Account:
 
 def accounts(records: Sequence[Record]) -> tuple[Account, ...]:
     """By split, over the finished runs of a column."""
-    splits = dict.fromkeys(split for record in records for split in record.splits)
-    return tuple(
-        Account(
-            split=split,
-            **{key: _frequent([getattr(r.splits[split], key) for r in records if split in r.splits]) for key in COUNTS},
-        )
-        for split in splits
-    )
+    numbers = Counter(id(record.splits) for record in records)  # many records share theirs
+    each = {id(record.splits): record.splits for record in records}
+    counts: dict[str, dict[str, Counter[int]]] = {}
+    for place, splits in each.items():
+        for split, facts in splits.items():
+            mine = counts.setdefault(split, {key: Counter() for key in COUNTS})
+            for key in COUNTS:
+                mine[key][getattr(facts, key)] += numbers[place]
+    return tuple(Account(split=split, **{key: _frequent(c[key]) for key in COUNTS}) for split, c in counts.items())
 
 
 def notices(found: Sequence[Account], label: str) -> list[str]:
@@ -77,5 +79,5 @@ def leaks(runs: Sequence[Run], label: str) -> list[str]:
     return [f"{label}: {text}" for text in told]
 
 
-def _frequent(values: Sequence[int]) -> tuple[int, ...]:
-    return tuple(sorted(set(values), key=lambda value: (-values.count(value), value)))
+def _frequent(values: Counter[int]) -> tuple[int, ...]:
+    return tuple(sorted(values, key=lambda value: (-values[value], value)))

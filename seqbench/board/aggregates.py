@@ -7,14 +7,15 @@ al. 2022, arXiv 2211.09110). Tasks are taken as given: intervals are over new se
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from seqbench.board import critical
-from seqbench.board.comparisons import Pairs
-from seqbench.board.statistics import Floats, Sample, unrounded
+from seqbench.board.statistics import Floats, Sample, follows
 
 LEVELS = np.linspace(-0.1, 1.1, 61)  # of the performance profiles
 Ends = tuple[float, float]
@@ -29,7 +30,7 @@ class Task:
     samples: Mapping[str, Sample]  # of rows with a score
     last: Mapping[str, int]  # rows that rank last since all of their runs failed, and how many those are
     failed: Mapping[str, int]  # runs that failed beside others that did not
-    pairs: Pairs  # of the rows of `samples`, in their order
+    examples_CC: Floats  # of the rows of `samples`: of Pairs
     floor: float | None  # score of the trivial row; the best of several
     known: float | None  # published best; None: that of the board
 
@@ -71,31 +72,31 @@ def standings(
 ) -> dict[str, Standing]:
     """Every row's. The intervals of rank and win rate come from the spread of both over simulated repetitions."""
     ranked = [task for task in tasks if task.samples]
-    errors = [_errors(task, draws, np.random.default_rng([seed, k])) for k, task in enumerate(ranked)]
     observed = [_ranks(task, rows, np.zeros((1, len(task.samples))))[0] for task in ranked]
     observed_CK = np.stack(observed, axis=1) if observed else np.empty((len(rows), 0))
-    drawn_KRC = [_ranks(task, rows, error_RC) for task, error_RC in zip(ranked, errors, strict=True)]
+    drawn_CKR = np.empty((len(rows), len(ranked), draws))
+
+    def draw(k: int) -> None:
+        error_RC = _errors(ranked[k], draws, np.random.default_rng([seed, k]))
+        drawn_CKR[:, k] = _ranks(ranked[k], rows, error_RC).T
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # numpy leaves others to work
+        list(pool.map(draw, range(len(ranked))))
     scales = [task.normalised() for task in ranked]
+    known_K = [any(np.isfinite([s.of_examples, s.of_seeds]).any() for s in task.samples.values()) for task in ranked]
+    rivals_K = np.isfinite(observed_CK).sum(axis=0) - 1
     found = {}
     for c, row in enumerate(rows):
         mine = [k for k in range(len(ranked)) if np.isfinite(observed_CK[c, k])]
         rank = win = rank_ends = win_ends = None
         if mine:
-            rivals = [int(np.isfinite(observed_CK[:, k]).sum()) - 1 for k in mine]
-            known = any(
-                np.isfinite([s.of_examples, s.of_seeds]).any() for k in mine for s in ranked[k].samples.values()
-            )
-            reach = _reach(row, [ranked[k] for k in mine], confidence) if known else None
-            rank, rank_ends = _with_spread(
-                observed_CK[c, mine], np.stack([drawn_KRC[k][:, c] for k in mine], 1), reach, (1.0, 1.0 + max(rivals))
-            )
-            if min(rivals) > 0:
-                share = np.array(rivals)
+            rivals = rivals_K[mine]
+            reach = _reach(row, [ranked[k] for k in mine], confidence) if any(known_K[k] for k in mine) else None
+            drawn_RK = np.ascontiguousarray(drawn_CKR[c, mine].T)
+            rank, rank_ends = _with_spread(observed_CK[c, mine], drawn_RK, reach, (1.0, 1.0 + float(rivals.max())))
+            if rivals.min() > 0:
                 win, win_ends = _with_spread(
-                    (share + 1 - observed_CK[c, mine]) / share,
-                    (share + 1 - np.stack([drawn_KRC[k][:, c] for k in mine], 1)) / share,
-                    reach,
-                    (0.0, 1.0),
+                    (rivals + 1 - observed_CK[c, mine]) / rivals, (rivals + 1 - drawn_RK) / rivals, reach, (0.0, 1.0)
                 )
         runs = _Runs.of(row, ranked, scales)
         found[row] = Standing(
@@ -123,7 +124,7 @@ def _errors(task: Task, draws: int, generator: np.random.Generator) -> Floats:
     samples = list(task.samples.values())
     k_C = np.nan_to_num([s.of_examples for s in samples])
     x_C = np.nan_to_num([s.of_seeds for s in samples])
-    covariance_CC = (k_C[:, None] + k_C[None, :] - task.pairs.examples_CC) / 2
+    covariance_CC = (k_C[:, None] + k_C[None, :] - task.examples_CC) / 2
     np.fill_diagonal(covariance_CC, k_C + x_C)
     scale = float(np.abs(covariance_CC).max()) or 1.0
     values, vectors = np.linalg.eigh(covariance_CC / scale)
@@ -143,23 +144,22 @@ def _together(mean_C: Floats, covariance_CC: Floats) -> Floats:
 
 def _ranks(task: Task, rows: Sequence[str], error_RC: Floats) -> Floats:
     """Rank of each row in each draw, (R, C); equal scores share one, rows that failed share the last; NaN if absent."""
-    goodness_RC = np.full((len(error_RC), len(rows)), np.nan)
+    badness_RC = np.full((len(error_RC), len(rows)), np.nan)
     place = {row: c for c, row in enumerate(rows)}
-    for at, (row, sample) in enumerate(task.samples.items()):
-        goodness_RC[:, place[row]] = task.sign * (sample.mean + error_RC[:, at])
-    for row in task.last:
-        goodness_RC[:, place[row]] = -np.inf
-    present = ~np.isnan(goodness_RC[0])
-    goodness_RC[:, present] = shared_ranks(-unrounded(goodness_RC[:, present]))
-    return goodness_RC
+    mean_C = np.array([sample.mean for sample in task.samples.values()])
+    badness_RC[:, [place[row] for row in task.samples]] = -(task.sign * (mean_C + error_RC))
+    badness_RC[:, [place[row] for row in task.last]] = np.inf
+    present = ~np.isnan(badness_RC[0])
+    badness_RC[:, present] = shared_ranks(badness_RC[:, present])
+    return badness_RC
 
 
 def shared_ranks(values_RC: Floats) -> Floats:
-    """Ranks from 1 along the last axis, the mean of their places for equal values."""
-    order = np.argsort(values_RC, axis=-1, kind="stable")
+    """Ranks from 1 along the last axis, the mean of their places for values that differ by rounding alone."""
+    order = np.argsort(values_RC, axis=-1)
     ordered = np.take_along_axis(values_RC, order, axis=-1)
     new = np.ones(ordered.shape, dtype=bool)
-    new[..., 1:] = ordered[..., 1:] != ordered[..., :-1]
+    new[..., 1:] = ~follows(ordered)
     last = np.ones_like(new)
     last[..., :-1] = new[..., 1:]
     places = np.broadcast_to(np.arange(1, ordered.shape[-1] + 1), ordered.shape)
@@ -259,8 +259,13 @@ class _Runs:
         freedom_K = np.array(np.bincount(self.task_M, minlength=self.tasks))
         error_K = np.sqrt(self.of_examples_K + self.of_seed_K / freedom_K)
         moved_RM = self.scores_M + (generator.normal(size=(min(draws, 400), self.tasks)) * error_K)[:, self.task_M]
-        drawn = np.stack([(moved_RM > level) @ self.weights_M for level in LEVELS], axis=1)
         tail = (1 - confidence) / 2
         share = np.array([float((self.scores_M > level) @ self.weights_M) for level in LEVELS])
-        low, high = np.quantile(drawn, [tail, 1 - tail], axis=0)
+        least, most = moved_RM.min(), moved_RM.max()
+        drawn_LR = np.empty((len(LEVELS), len(moved_RM)))
+        drawn_LR[least > LEVELS] = np.ones_like(moved_RM) @ self.weights_M
+        drawn_LR[most <= LEVELS] = 0.0
+        for at in np.flatnonzero((least <= LEVELS) & (most > LEVELS)):
+            drawn_LR[at] = (moved_RM > LEVELS[at]) @ self.weights_M
+        low, high = np.quantile(drawn_LR, [tail, 1 - tail], axis=1)
         return Profile(share=share, low=np.minimum(low, share), high=np.maximum(high, share))

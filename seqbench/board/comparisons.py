@@ -1,5 +1,5 @@
 """Every row of a column against every other: paired on shared examples, unpaired in seeds."""
-# C rows of a column that have a score, G blocks of examples
+# C rows of a column that have a score, G blocks of examples, P pairs of rows, each once
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def compare(samples: Sequence[Sample], *, confidence: float) -> Pairs:
     x_C, unknown_C = np.nan_to_num(of_seeds_C), np.isnan(of_seeds_C)
     k_CC, freedom_CC, paired_CC = _examples(samples)
     count = len(samples)
-    x1, x2 = np.tile(x_C[:, None], (1, count)), np.tile(x_C[None, :], (count, 1))
-    df1, df2 = np.tile(seeds_C[:, None] - 1.0, (1, count)), np.tile(seeds_C[None, :] - 1.0, (count, 1))
-    lacks1, lacks2 = np.tile(unknown_C[:, None], (1, count)), np.tile(unknown_C[None, :], (count, 1))
+    a_P, b_P = np.triu_indices(count)  # but for the sign of the difference all is the same for b and a
+    k, freedom, paired = k_CC[a_P, b_P], freedom_CC[a_P, b_P], paired_CC[a_P, b_P]
+    x1, x2, df1, df2 = x_C[a_P], x_C[b_P], seeds_C[a_P] - 1.0, seeds_C[b_P] - 1.0
+    lacks1, lacks2 = unknown_C[a_P], unknown_C[b_P]
     x1, x2 = (
         # variance of one seed is S times that of the mean
         np.where(lacks2 & ~lacks1, x1 * (1 + (df1 + 1) / (df2 + 1)), x1),
@@ -49,17 +50,24 @@ def compare(samples: Sequence[Sample], *, confidence: float) -> Pairs:
     )
     df1, df2 = np.where(lacks1, 0.0, df1), np.where(lacks2, 0.0, df2)
     x1, x2 = np.where(lacks1, 0.0, x1), np.where(lacks2, 0.0, x2)
-    x_CC = x1 + x2
-    difference = mean_C[:, None] - mean_C[None, :]
-    unknown = ~paired_CC & ((lacks1 & lacks2) | (x_CC <= 0))
-    reach = critical.quantile(confidence, k_CC, x_CC, critical.seeds_of_two(x1, df1, x2, df2), freedom_CC)
-    half = reach * np.sqrt(k_CC + x_CC)
-    p = critical.p_values(difference, k_CC, x_CC, critical.welch(x1, df1, x2, df2), freedom_CC)
+    x = x1 + x2
+    difference_CC = mean_C[:, None] - mean_C[None, :]
+    difference = difference_CC[a_P, b_P]
+    unknown = ~paired & ((lacks1 & lacks2) | (x <= 0))
+    reach = critical.quantile(confidence, k, x, critical.seeds_of_two(x1, df1, x2, df2), freedom)
+    half = reach * np.sqrt(k + x)
+    p = critical.p_values(difference, k, x, critical.welch(x1, df1, x2, df2), freedom)
     p = np.where(np.abs(difference) > half, p, np.maximum(p, np.nextafter(level_of(confidence), 1.0)))
     p = np.where(difference == 0, 1.0, p)
-    half, p = (np.where(unknown, np.nan, value) for value in (half, p))
+    half_CC, p_CC = np.empty((count, count)), np.empty((count, count))
+    for whole_CC, each in ((half_CC, half), (p_CC, p)):
+        whole_CC[a_P, b_P] = whole_CC[b_P, a_P] = np.where(unknown, np.nan, each)
     return Pairs(
-        difference_CC=difference, low_CC=difference - half, high_CC=difference + half, p_CC=p, examples_CC=k_CC
+        difference_CC=difference_CC,
+        low_CC=difference_CC - half_CC,
+        high_CC=difference_CC + half_CC,
+        p_CC=p_CC,
+        examples_CC=k_CC,
     )
 
 

@@ -72,15 +72,16 @@ def p_values(difference: Any, k: Any, x: Any, df_seeds: Any, df_examples: Any) -
     difference, k, x, seeds, examples = np.broadcast_arrays(difference, k, x, df_seeds, df_examples)
     shape = difference.shape
     target = np.square(difference, dtype=np.float64).ravel()
-    parts = [(k.ravel(), _place(examples.ravel(), step)), (x.ravel(), _place(seeds.ravel(), step))]
+    table, width = table_PD.ravel(), table_PD.shape[1]
+    parts = []
+    for weight, freedom in ((k, examples), (x, seeds)):
+        column, beyond = _place(freedom.ravel(), step)
+        parts.append((weight.ravel(), column, np.minimum(column + 1, width - 1), 1 - beyond, beyond))
 
     def reach(row: NDArray[np.int64]) -> Floats:
-        total = np.zeros(len(target))
-        for weight, (column, beyond) in parts:
-            logs = (
-                table_PD[row, column] * (1 - beyond)
-                + table_PD[row, np.minimum(column + 1, len(table_PD[0]) - 1)] * beyond
-            )
+        start, total = row * width, np.zeros(len(target))
+        for weight, column, following, near, beyond in parts:
+            logs = table[start + column] * near + table[start + following] * beyond
             total += weight * np.exp(logs)
         return total
 

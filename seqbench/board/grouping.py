@@ -12,7 +12,7 @@ from typing import Any
 from seqbench.board import identity
 from seqbench.board.collect import Entry, Expected
 from seqbench.board.identity import Flat
-from seqbench.board.model import Column, Row
+from seqbench.board.model import Column, Row, Run
 from seqbench.board.text import Scale
 from seqbench.memo import Memo
 from seqbench.record import SplitFacts, TaskFacts
@@ -32,6 +32,7 @@ class Item:
     expected: Expected | None = None
     row: str = ""
     column: str = ""
+    run: Run | None = None  # of the entry, once row and column are known
 
 
 def items_of(entries: Sequence[Entry], expected: Sequence[Expected]) -> list[Item]:

@@ -58,7 +58,7 @@ def _task(board: Board, column: Column) -> str:
     letters = words.machines(board)
     heads = ["Encoder", _head(column), "Seeds", *(escape(cost.header) for cost in COSTS)]
     lines = []
-    for _, row, cell in (found for found in board.in_order() if found[0] == column):
+    for row, cell in board.in_column(column):
         for i, line in enumerate(cell.costs or (None,)):
             start = [_name(row), _score(cell, column), words.seeds(cell)] if i == 0 else ["", "", ""]
             mark = f"$^{{{letters[line.machine]}}}$" if line and len(column.machines) > 1 else ""

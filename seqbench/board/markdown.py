@@ -59,7 +59,7 @@ def _summary(board: Board) -> str:
 def _task(board: Board, column: Column) -> str:
     letters = words.machines(board)
     table = [["encoder", escape(_metric(column)), "interval", "seeds", *(cost.header for cost in COSTS), "machine"]]
-    for _, row, cell in (found for found in board.in_order() if found[0] == column):
+    for row, cell in board.in_column(column):
         interval = column.scale.interval(cell.low, cell.high)
         first = [
             _name(row),

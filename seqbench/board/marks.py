@@ -65,18 +65,33 @@ class Mark:
         return KINDS[self.kind].letter
 
 
-def of_cell(runs: Sequence[tuple[Record, Path]]) -> tuple[Mark, ...]:
+class Verdicts:
+    """What verify has said of runs, by their folder, each read once for a board."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, verified.Verified | RecordError | None] = {}
+
+    def __call__(self, folder: Path) -> verified.Verified | RecordError | None:
+        """The verdict, or why it can't be read; None where there is none."""
+        if folder not in self._known:
+            try:
+                self._known[folder] = verified.read(folder)
+            except RecordError as error:
+                self._known[folder] = error
+        return self._known[folder]
+
+
+def of_cell(runs: Sequence[tuple[Record, Path]], verdicts: Verdicts) -> tuple[Mark, ...]:
     """The marks of the runs that a score is the mean of, each with its folder."""
-    return (*_tuned(runs), *_verification(runs), *_variance(runs), *_age(runs))
+    return (*_tuned(runs), *_verification(runs, verdicts), *_variance(runs), *_age(runs))
 
 
-def problems(runs: Iterable[tuple[Record, Path]]) -> list[str]:
+def problems(runs: Iterable[tuple[Record, Path]], verdicts: Verdicts) -> list[str]:
     """Sentences on verdicts that can't be read, and on runs of which nothing can be told."""
     told, unknown = [], 0
     for record, folder in runs:
-        try:
-            verified.read(folder)
-        except RecordError as error:
+        error = verdicts(folder)
+        if isinstance(error, RecordError):
             told.append(f"{record.id}/{verified.NAME} is left out: {str(error).partition(': ')[2]}")
         unknown += not record.code.files
     if unknown:
@@ -99,17 +114,15 @@ def _tuned(runs: Sequence[tuple[Record, Path]]) -> list[Mark]:
     return [Mark(kind="tuned", text=f"{number} of {len(runs)} runs, by {' or '.join(map(str, found))} trials")]
 
 
-def _verification(runs: Sequence[tuple[Record, Path]]) -> list[Mark]:
-    found = []
-    for record, folder in runs:
-        try:
-            found.append((record.seed, verified.read(folder)))
-        except RecordError:  # problems() tells it
-            found.append((record.seed, None))
-    passed = [(seed, it) for seed, it in found if it is not None and it.passed]
+def _verification(runs: Sequence[tuple[Record, Path]], verdicts: Verdicts) -> list[Mark]:
+    every = [(record.seed, verdicts(folder)) for record, folder in runs]
+    found = [(seed, it) for seed, it in every if isinstance(it, verified.Verified)]  # problems() tells of the others
+    if not found:
+        return []
+    passed = [(seed, it) for seed, it in found if it.passed]
     marks = []
     for kind, verdict in (("refuted", "different"), ("unverifiable", "impossible")):
-        bad = [f"seed {seed}, {_day(it.time)}: {it.reason}" for seed, it in found if it and it.verdict == verdict]
+        bad = [f"seed {seed}, {_day(it.time)}: {it.reason}" for seed, it in found if it.verdict == verdict]
         if bad:
             marks.append(Mark(kind=kind, text="; ".join(_some(bad))))
     if passed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -97,7 +98,7 @@ class Cell:
     marks: tuple[Mark, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Board:
     """Rows x columns, and what a reader has to know of how they were made."""
 
@@ -119,17 +120,21 @@ class Board:
     def in_order(self) -> Iterator[tuple[Column, Row, Cell]]:
         """Column by column: best first, then floors, then what has no score; not what was never planned."""
         for column in self.columns:
-            sign = -1.0 if column.best == "max" else 1.0
-            found = [(row, self.cell(row, column)) for row in self.rows]
-            found.sort(key=lambda pair: _place(pair, sign))
-            yield from ((column, row, cell) for row, cell in found if cell.state != "not planned")
+            yield from ((column, row, cell) for row, cell in self.in_column(column))
 
-    @property
+    def in_column(self, column: Column) -> list[tuple[Row, Cell]]:
+        """The same of one column."""
+        sign = -1.0 if column.best == "max" else 1.0
+        found = [(row, self.cell(row, column)) for row in self.rows]
+        found.sort(key=lambda pair: _place(pair, sign))
+        return [(row, cell) for row, cell in found if cell.state != "not planned"]
+
+    @cached_property
     def failures(self) -> tuple[Run, ...]:
         """Runs that did not finish."""
         return tuple(run for run in self.runs if run.record.status != "finished")
 
-    @property
+    @cached_property
     def missing(self) -> tuple[Expected, ...]:
         """Cells of the plan that have no record."""
         return tuple(expected for cell in self.cells.values() for expected in cell.missing)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import threading
@@ -18,7 +19,7 @@ import numpy as np
 from seqbench.board import examples
 from seqbench.board.index import ABSENT, SETTLED, SHARDS, Builder, Index, Ints, Shard, Stat, joined, shard_of, stat_of
 from seqbench.board.statistics import Kept
-from seqbench.pieces import NotOurs, Values
+from seqbench.pieces import Curve, NotOurs, Values
 from seqbench.record import Record
 from seqbench.store import NAME
 
@@ -81,7 +82,8 @@ def decode(shard: Shard, rows: Sequence[int], split: str, there: Values) -> dict
         columns: list[list[Any]] = []
         for place, name in enumerate(layout):
             parts, which = np.unique(shard.refs_nW[mine, place], return_inverse=True)
-            values = [there.value(name, shard.parts[part]) for part in parts.tolist()]
+            value = Curve if name == "curves" else functools.partial(there.value, name)
+            values = [value(shard.parts[part]) for part in parts.tolist()]
             columns.append([values[i] for i in which.tolist()])
         for row, its in zip(mine.tolist(), zip(*columns, strict=True), strict=True):
             record = there.record(layout, its)

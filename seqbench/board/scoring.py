@@ -31,7 +31,7 @@ def score_column(
 
     `there` gives the runs and missing cells of each row.
     """
-    scored = {row: _scored(items, split) for row, items in there.items()}
+    scored = {row: _scored(items) for row, items in there.items()}
     records = [entry.record for entries in scored.values() for entry in entries]
     if records:
         column = _with_facts(column, records, split)
@@ -44,12 +44,12 @@ def score_column(
     return column, cells, samples
 
 
-def _scored(items: Sequence[Item], split: str) -> list[Entry]:
+def _scored(items: Sequence[Item]) -> list[Entry]:
     """Finished runs in order of seed; the latest where a seed was run more than once."""
     latest: dict[int, Entry] = {}
     for item in items:
         entry = item.entry
-        if entry is None or entry.record.status != "finished" or not per_example.headline(entry.record, split):
+        if entry is None or item.run is None or not item.run.counted:
             continue
         other = latest.get(item.seed)
         if other is None or (entry.record.ended, entry.record.id) > (other.record.ended, other.record.id):
@@ -71,7 +71,7 @@ def _cell(
     found = [per_example.read(entry, split) for entry in entries]
     runs, reasons = [examples for examples, _ in found], [why for _, why in found]
     values = [_value(entry, split) for entry in entries]
-    ended = [run_of(item, split) for item in items if item.entry]
+    ended = [item.run for item in items if item.run]
     failures = tuple(run for run in ended if run.record.status != "finished")
     missing = tuple(item.expected for item in items if item.expected)
     records = [entry.record for entry in entries]
@@ -187,7 +187,7 @@ def _race(sections: dict[str, Any]) -> identity.Flat:
 
 def _labels_a_step(records: Sequence[Any]) -> list[float]:
     """Labels that a step's loss was the mean over, of each run that counted them and was trained."""
-    return [r.cost.train_items / r.curves[-1].step for r in records if r.cost.train_items and r.curves[-1:]]
+    return [r.cost.train_items / r.curves[-1].step for r in records if r.cost.train_items and r.curves]
 
 
 def run_of(item: Item, split: str) -> Run:

@@ -27,16 +27,21 @@ def unrounded(values: Floats) -> Floats:
     """The values with those made equal (last axis) that differ by rounding alone, so that ties can be told by ==."""
     order = np.argsort(values, axis=-1, kind="stable")
     ordered = np.take_along_axis(np.asarray(values, dtype=np.float64), order, axis=-1)
-    before, after = ordered[..., :-1], ordered[..., 1:]
-    with np.errstate(invalid="ignore"):  # two infinities, and NaN, which is equal to nothing
-        same = (before == after) | (after - before <= ROUNDING * np.maximum(np.abs(before), np.abs(after)))
-    same &= np.isfinite(after) & np.isfinite(before)
     places = np.broadcast_to(np.arange(ordered.shape[-1]), ordered.shape).copy()
-    places[..., 1:][same] = 0
+    places[..., 1:][follows(ordered)] = 0
     first = np.take_along_axis(ordered, np.maximum.accumulate(places, axis=-1), axis=-1)
     found = np.empty_like(ordered)
     np.put_along_axis(found, order, first, axis=-1)
     return found
+
+
+def follows(ordered: Floats) -> NDArray[np.bool_]:
+    """Of values in order (last axis) all but the first: whether they are the one before but for rounding."""
+    before, after = ordered[..., :-1], ordered[..., 1:]
+    with np.errstate(invalid="ignore"):  # two infinities, and NaN, which is equal to nothing
+        gap = after - before
+        near = (gap <= ROUNDING * np.maximum(np.abs(before), np.abs(after))) & (gap < np.inf)
+        return np.asarray((before == after) | near)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +109,7 @@ def blocks(size: int) -> tuple[NDArray[np.int64], ...]:
     return tuple(np.array_split(np.random.default_rng(size).permutation(size), BLOCKS))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """A cell: the scores of its seeds, and what its examples contribute, averaged over the seeds that tell."""
 
@@ -114,7 +119,7 @@ class Sample:
     told: int  # seeds that have statistics per example
     group: str
 
-    @property
+    @functools.cached_property
     def mean(self) -> float:
         """Over the seeds."""
         return float(self.scores_S.mean())
@@ -124,12 +129,12 @@ class Sample:
         """S."""
         return len(self.scores_S)
 
-    @property
+    @functools.cached_property
     def noise(self) -> float:
         """The part of the variance of the mean that the rest gives."""
         return 0.0 if self.examples_G is None else self.rest / (self.told * len(self.examples_G))
 
-    @property
+    @functools.cached_property
     def of_seeds(self) -> float:
         """X: variance of the mean by its seeds, the rest included; NaN where nothing is known of it.
 
@@ -139,7 +144,7 @@ class Sample:
             return float("nan")
         return max(float(self.scores_S.var(ddof=1)) / self.seeds, LEAST * self.noise)
 
-    @property
+    @functools.cached_property
     def of_examples(self) -> float:
         """k: variance of the mean by its examples, the rest left out where it is in X; NaN where nothing is known."""
         if self.examples_G is None:

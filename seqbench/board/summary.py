@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,7 +49,10 @@ def summarise(
     known: Mapping[str, float],
 ) -> Summary:
     """Compare all rows of each column, correct over the board, then aggregate; `known` has published bests by task."""
-    pairs = {column.id: compare(list(samples[column.id].values()), confidence=method.confidence) for column in columns}
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:  # numpy leaves others to work
+        of_pairs = functools.partial(compare, confidence=method.confidence)
+        found_pairs = pool.map(of_pairs, [list(samples[column.id].values()) for column in columns])
+        pairs = {column.id: each for column, each in zip(columns, found_pairs, strict=True)}
     every = np.concatenate([pairs[column.id].upper() for column in columns]) if columns else np.empty(0)
     adjusted, start, marked = holm(every), 0, dict(cells)
     for column in columns:
@@ -110,9 +116,9 @@ def _task(
     floors: Sequence[str],
     known: float | None,
 ) -> Task:
-    mine = [row for row in samples if row in set(contestants)]
-    at = [list(samples).index(row) for row in mine]
-    grid = np.ix_(at, at)
+    among, places_of = set(contestants), {row: at for at, row in enumerate(samples)}
+    mine = [row for row in samples if row in among]
+    at = [places_of[row] for row in mine]
     sign = 1.0 if column.best == "max" else -1.0
     trivial = [sign * samples[row].mean for row in floors if row in samples]
     failed = {row: _failed(cells[row, column.id]) for row in contestants if (row, column.id) in cells}
@@ -125,13 +131,7 @@ def _task(
         samples={row: samples[row] for row in mine},
         last=last,
         failed={row: failed[row] for row in mine},
-        pairs=Pairs(
-            difference_CC=pairs.difference_CC[grid],
-            low_CC=pairs.low_CC[grid],
-            high_CC=pairs.high_CC[grid],
-            p_CC=pairs.p_CC[grid],
-            examples_CC=pairs.examples_CC[grid],
-        ),
+        examples_CC=pairs.examples_CC[np.ix_(at, at)],
         floor=sign * max(trivial) if trivial else None,
         known=known,
     )

@@ -36,8 +36,12 @@ def build(
     rows = rows_of(items)
     built, cells, samples = [], {}, {}
     places: dict[str, dict[str, list[Item]]] = {column.id: {row.id: [] for row in rows} for column in columns}
+    runs: list[Run] = []
     for item in items:
         places[item.column][item.row].append(item)
+        if item.entry is not None:
+            item.run = run_of(item, split)
+            runs.append(item.run)
     for column in columns:
         there = places[column.id]
         finished, mine, samples[column.id] = score_column(
@@ -51,7 +55,6 @@ def build(
         why = (left_out or {}).get((encoders[row], tasks[place]))
         if why and cell.state in ("not planned", "not run") and not cell.missing:
             cells[row, place] = replace(cell, state="not planned", notes=(why,))
-    runs = [run_of(item, split) for item in items if item.entry]
     runs.sort(key=lambda run: (run.column, run.row, run.record.seed))
     counted = [run for run in runs if run.counted]
     scored: dict[tuple[str, str], list[Run]] = {}
@@ -61,8 +64,10 @@ def build(
         in_column[run.column].append(run)
     built = [_accounted(column, in_column[column.id]) for column in built]
     built = [_compared(column, rows, scored) for column in built]
+    verdicts = marks.Verdicts()
     for key, group in scored.items():
-        cells[key] = replace(cells[key], marks=marks.of_cell([(run.record, run.folder) for run in group]))
+        if found := marks.of_cell([(run.record, run.folder) for run in group], verdicts):
+            cells[key] = replace(cells[key], marks=found)
     summary = summarise(rows, built, cells, samples, method, known or {})
     machines = Counter(run.record.environment.machine_class for run in counted)
     return Board(
@@ -79,7 +84,7 @@ def build(
             *notices,
             *summary.notices,
             *_notices(runs, machines),
-            *marks.problems((r.record, r.folder) for r in counted),
+            *marks.problems(((r.record, r.folder) for r in counted), verdicts),
         ),
     )
 

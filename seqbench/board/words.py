@@ -9,6 +9,8 @@ from seqbench.board import marks, text
 from seqbench.board.costs import COSTS, CostLine
 from seqbench.board.model import Board, Cell, Column, Row
 
+FORMATS = {cost.key: cost.format for cost in COSTS}
+
 
 def score(cell: Cell, column: Column, *, interval: bool = True) -> str:
     """`87.4 [86.1, 88.6]`, or what there is instead of a score."""
@@ -54,7 +56,7 @@ def seeds(cell: Cell) -> str:
 
 def cost(key: str, value: float | None) -> str:
     """A cost with its unit's rounding."""
-    form = next(cost.format for cost in COSTS if cost.key == key)
+    form = FORMATS[key]
     if form == "ms":
         return text.milliseconds(value)
     if form == "s":

@@ -18,8 +18,10 @@ Floats = NDArray[np.float64]
 
 
 def task(samples: dict[str, Sample], *, floor: float | None = 0.0, known: float | None = 1.0) -> Task:
-    pairs = compare(list(samples.values()), confidence=0.95)
-    return Task(label="t", sign=1.0, samples=samples, last={}, failed={}, pairs=pairs, floor=floor, known=known)
+    examples_CC = compare(list(samples.values()), confidence=0.95).examples_CC
+    return Task(
+        label="t", sign=1.0, samples=samples, last={}, failed={}, examples_CC=examples_CC, floor=floor, known=known
+    )
 
 
 def scored(table_SN: Floats, group: str = "a") -> Sample:

@@ -17,8 +17,8 @@ from seqbench.benchmark import made_up
 from seqbench.board import collect, index, reading
 from seqbench.board.statistics import Examples
 from seqbench.errors import RecordError
-from seqbench.pieces import NotOurs, Values, cut
-from seqbench.record import Record
+from seqbench.pieces import Curve, NotOurs, Values, cut
+from seqbench.record import Point, Record
 from seqbench.store import NAME, Store, read
 from tests.seqbench import board_records as made
 
@@ -294,3 +294,49 @@ def test_a_record_without_later_fields_is_read(results: Path) -> None:
 def test_no_folder_is_made_where_there_are_no_results(tmp_path: Path) -> None:
     assert collect.read(tmp_path / "typed_wrong", index=True) == ([], [])
     assert not (tmp_path / "typed_wrong").exists()
+
+
+@pytest.mark.parametrize("indent", [2, None])
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_curve_is_the_list_of_its_points(number: int, indent: int | None) -> None:
+    points = [Point(step=i, seconds=0.5 * i, tokens=9 * i, values={"a},\n    {": i / 7}) for i in range(number)]
+    text = json.dumps({"curves": [point.model_dump() for point in points]}, indent=indent)
+    curve = Curve(text[text.index("[") : text.rindex("]") + 1].encode())
+    assert bool(curve) == bool(points)
+    if points:
+        assert curve[-1] == points[-1] == curve[-1]
+        assert curve[-1] is curve[-1]
+    assert len(curve) == number
+    assert curve == points
+    assert points == curve
+    assert list(curve) == points
+    assert curve[1:] == points[1:]
+    assert curve != [*points, *points, Point(step=0, seconds=0.0, tokens=0, values={})]
+    if points:
+        assert curve[-1] == points[-1]
+
+
+def test_the_last_point_of_a_curve_makes_no_other(monkeypatch: pytest.MonkeyPatch, results: Path) -> None:
+    reading.read_many(results, names_in(results), "test")
+    found = reading.read_many(results, names_in(results), "test").found
+    whole = {entry.record.id: entry.record for entry in collect.read(results)[0]}
+    monkeypatch.setattr(Curve, "_all", lambda _: pytest.fail("all points were made"))
+    assert len(found) > 60
+    for name, one in found.items():
+        assert one.record.curves[-1] == whole[name].curves[-1]
+
+
+def test_a_record_of_fewer_fields_has_the_others_defaults(results: Path) -> None:
+    there = Values()
+    contents = [(results / name / NAME).read_bytes() for name in sorted(names_in(results)) if name != "damaged"]
+    less = []
+    for content in contents[:3]:
+        fields = json.loads(content)
+        for name in ("sha256", "checkpoint", "studies"):
+            fields.pop(name)
+        less.append((json.dumps(fields, indent=2) + "\n").encode())
+    for content in [*less, *contents[3:6], *less]:
+        record = there.read(content)[2]
+        same = Record.model_validate_json(content).model_copy(update={"sha256": None})
+        assert record == same
+        assert record.model_fields_set == same.model_fields_set | {"sha256"}

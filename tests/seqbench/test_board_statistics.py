@@ -176,7 +176,14 @@ def test_ties_are_not_broken_by_rounding() -> None:
     pairs = compare([a, b], confidence=0.95)
     assert (pairs.p_CC[0, 1], pairs.difference_CC[0, 1]) == (1.0, 0.0)
     tied = Task(
-        label="t", sign=1.0, samples={"a": a, "b": b}, last={"c": 1}, failed={}, pairs=pairs, floor=0.0, known=None
+        label="t",
+        sign=1.0,
+        samples={"a": a, "b": b},
+        last={"c": 1},
+        failed={},
+        examples_CC=pairs.examples_CC,
+        floor=0.0,
+        known=None,
     )
     found = standings(["a", "b", "c"], [tied], confidence=0.95, draws=10, seed=0)
     assert [found[row].rank for row in "abc"] == [1.5, 1.5, 3.0]
@@ -257,7 +264,7 @@ def task(means: dict[str, float], *, sign: float = 1.0, floor: float | None = 0.
         samples=samples,
         last={},
         failed={},
-        pairs=compare(list(samples.values()), confidence=0.95),
+        examples_CC=compare(list(samples.values()), confidence=0.95).examples_CC,
         floor=floor,
         known=None,
     )
@@ -287,7 +294,7 @@ def test_interquartile_mean_is_that_of_scipy() -> None:
     tasks = [
         Task(
             label=t.label, sign=1.0, samples={"a": bare(*scores[k]), "top": bare(1.0, 1.0, 1.0)}, last={}, failed={},
-            pairs=compare([bare(*scores[k]), bare(1.0, 1.0, 1.0)], confidence=0.95), floor=0.0, known=1.0,
+            examples_CC=compare([bare(*scores[k]), bare(1.0, 1.0, 1.0)], confidence=0.95).examples_CC, floor=0.0, known=1.0,
         )
         for k, t in enumerate(tasks)
     ]  # fmt: skip
@@ -311,7 +318,7 @@ def test_failed_runs_count_and_do_not_vanish() -> None:
     whole = task({"a": 1.0, "b": 0.5})
     failed = Task(
         label="f", sign=1.0, samples={"a": bare(1.0, 1.0)}, last={"b": 3}, failed={},
-        pairs=compare([bare(1.0, 1.0)], confidence=0.95), floor=0.0, known=None,
+        examples_CC=compare([bare(1.0, 1.0)], confidence=0.95).examples_CC, floor=0.0, known=None,
     )  # fmt: skip
     found = standings(["a", "b"], [whole, failed], confidence=0.95, draws=100, seed=0)
     assert (found["b"].rank, found["b"].win, found["b"].tasks) == (2.0, 0.0, 2)
@@ -377,3 +384,16 @@ def test_the_command_tells_of_aggregates(capsys: pytest.CaptureFixture[str]) -> 
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == coverage_aggregates.HEAD
     assert len(printed) == 2 + 9
+
+
+def test_a_pair_is_the_same_whichever_row_comes_first() -> None:
+    generator = np.random.default_rng(3)
+    many = [sample(generator.uniform(size=(seeds, 40))) for seeds in (1, 2, 3, 3)] + [bare(0.2, 0.3), bare(0.5)]
+    found = compare(many, confidence=0.95)
+    for order in ([5, 3, 0, 1, 4, 2], [1, 0, 2, 3, 5, 4]):
+        again = compare([many[at] for at in order], confidence=0.95)
+        at = np.ix_(order, order)
+        for name in ("difference_CC", "low_CC", "high_CC", "p_CC", "examples_CC"):
+            np.testing.assert_allclose(getattr(again, name), getattr(found, name)[at], rtol=1e-9, atol=1e-15)
+    np.testing.assert_array_equal(found.p_CC, found.p_CC.T)
+    np.testing.assert_allclose(found.low_CC, -found.high_CC.T)
