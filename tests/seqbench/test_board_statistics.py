@@ -294,7 +294,8 @@ def test_interquartile_mean_is_that_of_scipy() -> None:
     tasks = [
         Task(
             label=t.label, sign=1.0, samples={"a": bare(*scores[k]), "top": bare(1.0, 1.0, 1.0)}, last={}, failed={},
-            examples_CC=compare([bare(*scores[k]), bare(1.0, 1.0, 1.0)], confidence=0.95).examples_CC, floor=0.0, known=1.0,
+            examples_CC=compare([bare(*scores[k]), bare(1.0, 1.0, 1.0)], confidence=0.95).examples_CC,
+            floor=0.0, known=1.0,
         )
         for k, t in enumerate(tasks)
     ]  # fmt: skip
