@@ -11,7 +11,10 @@ from torch.testing import assert_close
 
 from encoders.base import Encoder, InputSpec, Sequences
 from encoders.conversion import bert_names, convert
+from seqbench.build import build, build_task
+from seqbench.study import plan
 from tasks.heads import VocabularyHead
+from tasks.next_item import FIRST, NextItem
 from tests.encoders.transformers_models import hf, preset
 
 VOCABULARY, LENGTH = 60, 12
@@ -146,3 +149,39 @@ def test_the_switch_has_the_same_weights_and_the_start_is_a_cut_normal() -> None
         assert float(parameter.detach().abs().max()) <= 0.04
         if parameter.numel() > 4000:  # a normal cut at two deviations has 0.87963 of its deviation
             assert float(parameter.detach().std()) == pytest.approx(0.87963 * 0.02, rel=0.04), name
+
+
+@pytest.mark.parametrize("study, cells", [("bert4rec", 36), ("bert4rec_gpu", 36)])
+def test_rows_of_a_study_differ_in_direction_objective_and_loss_alone(study: str, cells: int) -> None:
+    """Of one data set and budget: the same encoder but for its mask, the same task but for what is trained."""
+    found = plan(study)
+    assert (len(found.cells), found.left_out) == (cells, [])
+    rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for cell in found.cells:
+        config = cell.config
+        kept = {"encoder": dict(config.encoder), "task": dict(config.task), "rest": config.optimizer}
+        own = (kept["encoder"].pop("causal"), *(kept["task"].pop(key) for key in ("objective", "loss")))
+        if config.task["mask_most"] == 1:  # table 3 of the paper
+            continue
+        rows.setdefault((cell.names.task, config.seed, config.budget.steps, config.budget.seconds), []).append(
+            {**kept, "own": own}
+        )
+    corners = {(False, "cloze", "full"), (True, "next", "sampled"), (True, "next", "full")}
+    more = {(True, "cloze", "full"), (False, "cloze", "sampled")} if study == "bert4rec_gpu" else set()
+    for row in rows.values():
+        assert {one.pop("own") for one in row} == corners | more
+        assert all(one == row[0] for one in row)
+    assert len(rows) == (6 if more else 12)
+
+
+def test_the_published_run_builds() -> None:
+    config = plan("bert4rec_gpu", ["task=amazon_video_games", "seed=0"]).cells[0].config
+    task = build_task(config)
+    assert isinstance(task, NextItem)
+    assert (config.budget.steps, config.budget.batch_size, task.mask_share, task.mask_most) == (400_000, 256, 0.6, 30)
+    assert round(config.budget.steps * config.schedule.warmup) == 100
+    with torch.device("meta"):
+        encoder = build(config.encoder, "encoder", ["encoders"], spec=task.outline())
+        head = VocabularyHead(encoder=encoder, vocab_size=FIRST + 23_715, tie=task.tie)
+    found = sum(p.numel() for part in (encoder, head) for p in part.parameters())
+    assert found == (FIRST + 23_715) * 65 + 50 * 64 + 2 * 64 + 2 * 64 + 99_968 + 64 * 64 + 64 + 2 * 64
