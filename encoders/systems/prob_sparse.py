@@ -30,8 +30,7 @@ def prob_sparse(
     """
     length = q_BHLE.shape[2]
     with torch.no_grad():  # a choice has no gradient
-        keys_BHLUE = k_BHLE[:, :, sample_LU]
-        products_BHLU = (keys_BHLUE @ q_BHLE.unsqueeze(-1)).squeeze(-1)
+        products_BHLU = torch.einsum("bhlue,bhle->bhlu", k_BHLE[:, :, sample_LU], q_BHLE)
         sparsity_BHL = products_BHLU.amax(-1) - products_BHLU.sum(-1) / length
         active_BHU = sparsity_BHL.topk(number).indices.sort().values
     index_BHUE = active_BHU.unsqueeze(-1).expand(-1, -1, -1, q_BHLE.shape[3])

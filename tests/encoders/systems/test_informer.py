@@ -254,3 +254,39 @@ def test_a_stack_reads_halves_of_the_end() -> None:
 def test_what_cannot_be_is_refused(on: InputSpec, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(on=on, **changes)
+
+
+@pytest.mark.parametrize(
+    "attention, first, rms",
+    [
+        ("prob", [-0.50906, -0.31092, 0.08759, -0.50056, -0.31183, 0.10044], 0.4262),
+        ("full", [-0.45790, -0.30549, -0.06129, -0.42135, -0.30434, -0.08285], 0.4122),
+    ],
+)
+def test_the_whole_gives_the_numbers_of_the_official_code(attention: str, first: list[float], rms: float) -> None:
+    """Parameters and inputs by a formula; the official code, with the same ones and our sample, gave these numbers."""
+    changes = {"dim": 8, "heads": 2, "hidden": 16, "start": 10, "factor": 2, "attention": attention}
+    encoder = make(on=spec(40, 8), **changes)
+    begin = 0
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            scale = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.5
+            parameter.copy_(scale * wave(*parameter.shape, begin=begin))
+            begin += parameter.numel()
+        values, time = wave(2, 40, 7, begin=3), wave(2, 48, HOUR, begin=700)
+        streams = {"time": Sequences(values=time, mask=torch.ones(2, 48, dtype=torch.bool))}
+        states = encoder(Sequences(values=values, mask=torch.ones(2, 40, dtype=torch.bool), streams=streams)).values
+    assert states[1, :2, :3].flatten().tolist() == pytest.approx(first, abs=2e-5)
+    assert float(states.square().mean().sqrt()) == pytest.approx(rms, abs=2e-5)
+
+
+def wave(*shape: int, begin: int) -> Tensor:
+    """sin(i^2 / 100) of a running index i."""
+    i = torch.arange(begin, begin + math.prod(shape), dtype=torch.float64)
+    return torch.sin(i.square() / 100).reshape(shape).float()
+
+
+def test_the_convolution_of_values_starts_as_published() -> None:
+    """Kaiming's normal weights by fan-in, for a leaky ReLU of slope 0.01."""
+    weight = make(dim=512, heads=8).embed.value.weight
+    assert float(weight.detach().std()) == pytest.approx(math.sqrt(2 / (1 + 0.01**2) / (7 * 3)), rel=0.05)
