@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,17 @@ class StemOptions:
 
     def __init__(self, *, scaled: bool, norm: bool) -> None:
         self.scaled, self.norm = scaled, norm
+
+
+class Layout(NamedTuple):
+    """Where the positions of whole rows stand, and what each sees, where that is not what their order says."""
+
+    positions: Tensor  # (B, T) int64, of each position
+    seen: Tensor | None  # (B, 1, T or 1, T) bool, True: the query sees the key, each one at least; None: all
+
+    def of(self, rows: slice) -> Layout:
+        """That of some rows."""
+        return Layout(self.positions[rows], None if self.seen is None else self.seen[rows])
 
 
 class Stack(nn.Module):
@@ -98,6 +110,7 @@ class Stack(nn.Module):
         memory: list[KeyValues] | None = None,
         memory_mask: Tensor | None = None,
         segments: Segments | None = None,
+        layout: Layout | None = None,
         keep: bool = True,
     ) -> tuple[Tensor, list[KeyValues]]:
         """States (B, T, D) of the last T of the S positions of the mask, and each layer's keys and values of all S.
@@ -108,11 +121,15 @@ class Stack(nn.Module):
         and values unless there is a past, which is not. A memory is packed in the same segments if it has no mask. One
         of positions as they are may have fewer rows, each read by as many rows of `x`, which follow one another.
 
+        A `layout` says where positions stand and what each sees, in a bidirectional stack that has no past and no
+        segments.
+
         Without `keep` no keys and values are given back; rows may then go through the layers group by group.
         """
+        assert layout is None or not (any(self.causal) or past or segments), "a layout is of a whole bidirectional row"
         groups = self._groups(x_BTD) if segments is None and not past and not keep else []
         if len(groups) < 2:
-            x_BTD, cache = self._layers(x_BTD, mask_BS, past, memory, memory_mask, segments, keep)
+            x_BTD, cache = self._layers(x_BTD, mask_BS, past, memory, memory_mask, segments, layout, keep)
             return self.norm(x_BTD), cache
         found = []
         for rows in groups:
@@ -120,7 +137,9 @@ class Stack(nn.Module):
             if memory is not None:
                 keys_values = [(k[rows], v[rows]) for k, v in map(pair_of, memory)]
             real = None if memory_mask is None else memory_mask[rows]
-            found.append(self.norm(self._layers(x_BTD[rows], mask_BS[rows], None, keys_values, real, None, keep)[0]))
+            own = None if layout is None else layout.of(rows)
+            states, _ = self._layers(x_BTD[rows], mask_BS[rows], None, keys_values, real, None, own, keep)
+            found.append(self.norm(states))
         return torch.cat(found), []
 
     def _groups(self, x_BTD: Tensor) -> list[slice]:
@@ -144,13 +163,16 @@ class Stack(nn.Module):
         memory: list[KeyValues] | None,
         memory_mask: Tensor | None,
         segments: Segments | None,
+        layout: Layout | None,
         keep: bool,
     ) -> tuple[Tensor, list[KeyValues]]:
         """As forward, all rows at once, before the last norm."""
         queries = x_BTD.shape[1] if segments is None else segments.mask_BL.shape[1]
         keys = mask_BS.shape[1]
         seen: Tensor | None = None
-        if queries == keys:  # nothing cached: right padding leaves positions as they are counted
+        if layout is not None:
+            key_positions = query_positions = layout.positions
+        elif queries == keys:  # nothing cached: right padding leaves positions as they are counted
             key_positions = query_positions = torch.arange(queries, device=x_BTD.device).unsqueeze(0)
         else:
             key_positions = positions_of(mask_BS)
@@ -169,6 +191,7 @@ class Stack(nn.Module):
         owns: dict[bool, Sight | PackedSight] = {}
         for causal in dict.fromkeys(self.causal):
             real = see_real(mask_BS) if queries == keys and not causal and segments is None else None
+            real = real if layout is None else layout.seen
             own = sight(seen if queries < keys else real, bias, causal=causal and queries == keys, queries=queries)
             owns[causal] = own if segments is None else PackedSight(segments, own, queries == keys)
         whole = Sight(None if memory_mask is None else see_real(memory_mask), False)
