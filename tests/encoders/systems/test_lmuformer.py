@@ -159,6 +159,43 @@ def cut(source: Sequences, start: int, stop: int) -> Sequences:
     return Sequences(values=source.values[:, start:stop], mask=source.mask[:, start:stop])
 
 
+def by_the_sheet(weights: dict[str, Tensor], x_BCL: Tensor) -> Tensor:
+    """Section 2 of the sheet in its own order, channels first, the memory in steps: (B, L, D)."""
+
+    def bn(name: str, x: Tensor) -> Tensor:
+        mean, var, scale, shift = (
+            weights[f"{name}.{key}"][None, :, None] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * scale + shift
+
+    def conv1(name: str, x: Tensor) -> Tensor:
+        return torch.einsum("dc,bcl->bdl", weights[f"{name}.weight"], x) + weights[f"{name}.bias"][None, :, None]
+
+    for i in range(4):
+        kernel = weights[f"embed.convolutions.{i}.convolution.weight"]
+        x_BCL = bn(f"embed.norms.{i}", torch.nn.functional.conv1d(x_BCL, kernel, padding=1).clamp_min(0))
+    position = weights["embed.position.convolution.weight"]
+    x = x_BCL + torch.nn.functional.conv1d(x_BCL, position, padding=1)
+    a, b = (torch.from_numpy(part).float() for part in by_scipy(64, 64))
+    u = conv1("blocks.0.mixer.write", x).clamp_min(0)
+    m, memories = torch.zeros(len(x), 64), []
+    for t in range(x.shape[2]):
+        m = m @ a.T + u[:, :, t] * b
+        memories.append(m)
+    h = conv1("blocks.0.mixer.read", torch.cat((torch.stack(memories, 2), x), 1)).clamp_min(0)
+    x = x + bn("blocks.0.norm", conv1("blocks.0.mixer.out", h))
+    g = bn("blocks.0.up_norm", conv1("blocks.0.up", x))
+    g = g * (1 + torch.erf(g / 2**0.5)) / 2
+    return (x + bn("blocks.0.down_norm", conv1("blocks.0.down", g)).clamp_min(0)).transpose(1, 2)
+
+
+def test_the_network_is_the_sheets() -> None:
+    encoder, source = lively(make()), rows(40, 40)
+    expected = by_the_sheet(encoder.state_dict(), source.values.transpose(1, 2))
+    assert expected.std() > 0.1
+    torch.testing.assert_close(encoder(source).values, expected, atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_states_look_five_frames_ahead_and_no_further(mixer: str) -> None:
     encoder, source = lively(make(mixer=mixer, dim=32, heads=4)), rows(128)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from encoders.base import InputSpec, Sequences
+from encoders.blocks.legendre import discretised
 from encoders.blocks.spikes import Spikes, firing_rates, synaptic_operations
 from seqbench.build import build
 from seqbench.nodes import compose_node
@@ -78,6 +79,61 @@ def test_a_neuron_by_pencil() -> None:
     x = torch.tensor([1.2, 1.6, 1.6, 0.0, 2.0]).view(1, 5, 1)
     fired = Spikes(dim=None, threshold=1.0)(x, torch.ones(1, 5).bool())
     assert fired.flatten().tolist() == [0, 1, 0, 0, 1]
+
+
+def by_the_sheet(encoder: Any, x_BCL: Tensor, mixer: str) -> Tensor:
+    """The order BN, LIF, convolution everywhere, channels first, in float64."""
+    weights = {name: value.double() for name, value in encoder.state_dict().items()}
+
+    def bn(name: str, x: Tensor) -> Tensor:
+        mean, var, scale, shift = (
+            weights[f"{name}.{key}"][None, :, None] for key in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * scale + shift
+
+    def fire(name: str, x: Tensor, threshold: float = 1.0) -> Tensor:
+        return by_hand(bn(f"{name}.norm", x).transpose(1, 2), threshold).transpose(1, 2)
+
+    def conv1(name: str, x: Tensor) -> Tensor:
+        made = torch.einsum("dc,bcl->bdl", weights[f"{name}.weight"], x)
+        return made + weights[f"{name}.bias"][None, :, None] if f"{name}.bias" in weights else made
+
+    def conv3(i: int, x: Tensor) -> Tensor:
+        return torch.nn.functional.conv1d(x, weights[f"embed.convolutions.{i}.convolution.weight"], padding=1)
+
+    x = conv3(0, x_BCL.double())
+    for i in range(3):
+        x = conv3(i + 1, fire(f"embed.spikes.{i}", x))
+    x = x + conv3(4, fire("embed.spikes.3", x))
+    block = "blocks.0.mixer"
+    if mixer == "lmu":
+        s = fire(f"{block}.enter", x, 0.5)
+        a, b = discretised(encoder.blocks[0].mixer.memory.entry.shape[0], 64)
+        u = fire(f"{block}.written", conv1(f"{block}.write", s))
+        m, memories = torch.zeros(len(x), len(b), dtype=torch.float64), []
+        for t in range(x.shape[2]):
+            m = m @ a.T + u[:, :, t] * b
+            memories.append(m)
+        held = fire(f"{block}.held", torch.stack(memories, 2))
+        h = fire(f"{block}.seen", conv1(f"{block}.read", torch.cat((held, s), 1)))
+    else:
+        s = fire(f"{block}.enter", x)
+        q, k, v = (fire(f"{block}.spikes.{i}", conv1(f"{block}.maps.{i}", s)).unflatten(1, (4, -1)) for i in range(3))
+        mixed = torch.einsum("bhel,bhes,bhfs->bhfl", q, k, v).flatten(1, 2) / 4
+        h = by_hand(mixed.transpose(1, 2), 0.5).transpose(1, 2)
+    x = x + bn(f"{block}.norm", conv1(f"{block}.out", h))
+    g = conv1("blocks.0.up", fire("blocks.0.enter", x))
+    x = x + conv1("blocks.0.down", fire("blocks.0.between", g))
+    return fire("last", x).transpose(1, 2)
+
+
+@pytest.mark.parametrize("mixer", ["lmu", "attention"])
+def test_the_network_is_the_sheets(mixer: str) -> None:
+    encoder, source = make(mixer=mixer), rows(64, 64)
+    torch.nn.init.constant_(encoder.last.norm.bias, 0.7)  # so that many fire
+    found, expected = encoder(source).values, by_the_sheet(encoder, source.values.transpose(1, 2), mixer)
+    assert 0.005 < expected.mean() < 0.9
+    assert (found != expected).double().mean() < 1e-3  # but for roundings at a threshold, of which more may follow
 
 
 @pytest.mark.parametrize("mixer", ["lmu", "attention"])
