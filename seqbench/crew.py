@@ -15,10 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -26,7 +28,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore
 
 from seqbench import casualty, process
-from seqbench.alarm import Alarm, break_off
+from seqbench.alarm import Alarm, break_off, is_broken_off
 from seqbench.config import RunConfig
 from seqbench.errors import ConfigError, RecordError
 from seqbench.facts import device_of
@@ -41,6 +43,8 @@ MEETING = 300.0  # seconds in which all ranks must have come
 TICK = 0.05
 GRACE = 10.0  # seconds that a rank has to say why it failed, or to end
 LOST = ("Connection closed by peer", "Connection reset", "Broken pipe", "Connection refused", "gloo", "NCCL", "abort")
+SPEAKERS = tuple(Path(torch.__file__).parent / part for part in ("distributed", "nn/parallel", "autograd"))
+MET = "met"  # set by the first rank, once all have come
 START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from seqbench.follower import main; main(*map(int, sys.argv[2:]))"
@@ -53,6 +57,10 @@ class RankFailed(Exception):
     def __init__(self, reason: str, *, status: Status = "failed", trace: str = "", step: int | None = None) -> None:
         super().__init__(reason)
         self.status, self.trace, self.step = status, trace, step
+
+
+class FirstGone(Exception):
+    """The first rank has left an attempt before all had met; it says why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,6 +155,19 @@ def report(store: Any, said: Report) -> None:
     """Say why this rank failed; of several only the first is heard."""
     if store.add("failures", 1) == 1:
         store.set("failure", pickle.dumps(said))
+
+
+def meet_first(part: Any, rank: int) -> None:
+    """Say that this rank is there, and wait until all are, so that none waits in gloo for a first one that failed.
+
+    As long as that takes: the first one may be reading data. Raises FirstGone.
+    """
+    part.set(f"here/{rank}", b"")
+    while not is_broken_off(part):
+        if part.check([MET]):
+            return
+        time.sleep(TICK)
+    raise FirstGone("the first rank has left before the others met it")
 
 
 # -- the first rank ----------------------------------------------------------------------------------------------------
@@ -315,6 +336,7 @@ class _Watch:
                 late = [rank for rank in range(1, self.ranks.size) if not self.part.check([f"here/{rank}"])]
                 raise RankFailed(f"rank {late[0]} of {self.ranks.size} did not come within {MEETING:g} seconds")
             time.sleep(TICK)
+        self.part.set(MET, b"")
 
     def trouble(self) -> BaseException | None:
         """What another rank has said of its failure, or how its process ended; None for nothing."""
@@ -344,8 +366,18 @@ class _Watch:
 
 
 def is_lost(error: BaseException) -> bool:
-    """Whether an error says no more than that another rank is gone."""
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in LOST)
+    """Whether an error says no more than that another rank is gone.
+
+    Gloo says so by a bare RuntimeError, out of a call of torch's own; one that is raised elsewhere is somebody's
+    mistake, whatever its words.
+    """
+    if isinstance(error, FirstGone | dist.DistError):
+        return True
+    frames = list(traceback.walk_tb(error.__traceback__))
+    if type(error) is not RuntimeError or not frames:
+        return False
+    file = Path(frames[-1][0].f_code.co_filename)
+    return any(file.is_relative_to(folder) for folder in SPEAKERS) and any(words in str(error) for words in LOST)
 
 
 def _told(said: Report, size: int) -> BaseException:

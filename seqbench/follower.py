@@ -73,7 +73,7 @@ def _serve(place: Place, config: RunConfig, withhold: bool, part: Any) -> None:
         device=device_of(config),
         store=part,
     )
-    ranks.meet = lambda: part.set(f"here/{place.rank}", b"")
+    ranks.meet = lambda: crew.meet_first(part, place.rank)
     step: list[int] = [0]
     alarm = Alarm(lambda: is_broken_off(part), device=ranks.device)
     try:

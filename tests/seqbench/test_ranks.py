@@ -219,6 +219,8 @@ ORDERS = [
     ("oom", EVEN | uneven("oom", 7, 1), False),
     ("error", EVEN | uneven("error", 7, 1), False),
     ("first", EVEN | uneven("error", 7, 0), False),
+    ("words", EVEN | uneven("words", 7, 1), False),
+    ("first words", EVEN | uneven("words", 7, 0), False),
     ("straight", DROPPING | uneven("terminate", 7, 0), True),
     ("zero", DROPPING | uneven("terminate", 7, 0), False),
     ("zero", DROPPING | uneven("terminate", 7, 0), True),
@@ -310,6 +312,8 @@ def test_one_record_is_written_and_all_know_it(crews: dict[int, Crew]) -> None:
         ("oom", "out_of_memory", "MemoryError: no room for 2.00 GiB (rank 1 of 2)"),
         ("error", "failed", "RuntimeError: mat1 and mat2 shapes cannot be multiplied (rank 1 of 2)"),
         ("first", "failed", "RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
+        ("words", "failed", "RuntimeError: NCCL, gloo: abort; Connection reset (rank 1 of 2)"),
+        ("first words", "failed", "RuntimeError: NCCL, gloo: abort; Connection reset"),
     ],
 )
 def test_a_failure_of_one_rank_is_the_runs(crews: dict[int, Crew], order: str, status: str, reason: str) -> None:

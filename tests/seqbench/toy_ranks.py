@@ -51,7 +51,7 @@ class Uneven(ToyEncoder):
         *,
         dim: int,
         dropout: float,
-        how: Literal["nan", "oom", "error", "kill", "terminate", "slow"],
+        how: Literal["nan", "oom", "error", "words", "kill", "terminate", "slow"],
         at: int,
         on: int,
         spec: InputSpec,
@@ -77,6 +77,8 @@ class Uneven(ToyEncoder):
                 raise MemoryError("no room for 2.00 GiB")
             if self.how == "error":
                 raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+            if self.how == "words":
+                raise RuntimeError("NCCL, gloo: abort; Connection reset")
             os.kill(os.getpid(), signal.SIGKILL if self.how == "kill" else signal.SIGTERM)
         return states
 
