@@ -29,9 +29,10 @@ class Informer(Encoder):
     `lazy`: what a query that is not active gets in the decoder: `sum` of the values so far (official code), or their
     `mean`. A stream `time` (calendar features of source and horizon) is added where a task feeds it.
 
-    O(L log L D) time and memory. On CUDA sums so far have no deterministic kernel: there use `deterministic=false`. Rows of one length are worked on together, so nothing is padded; the batch
-    normalisation of distilling has the statistics of such a group. Raises ValueError for ids, for a task that asks for
-    nothing after the source, for an odd `dim` and for a source beyond `spec.max_length`.
+    O(L log L D) time and memory. Rows of one length are worked on together, so nothing is padded; the batch
+    normalisation of distilling has the statistics of such a group. On CUDA sums so far have no deterministic kernel:
+    there use `deterministic=false`. Raises ValueError for ids, for a task that asks for nothing after the source, for
+    an odd `dim` and for a source beyond `spec.max_length`.
     """
 
     family: ClassVar[str] = "encoder-decoder"
