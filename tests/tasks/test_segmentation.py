@@ -64,7 +64,7 @@ def test_a_crop_without_turning_is_a_part() -> None:
     for draws, top, left in (((0, 0), 0, 0), ((0.999, 0.999), 12, 22), ((0.5, 0.25), 6, 5)):
         found = crop(image, 8, [*draws, 0, 0, 0, 0], turn=False)
         assert np.array_equal(found.label, image.label[top : top + 8, left : left + 8])
-        kept = crop(image, 8, [*draws, 0.7, 0.6, 0, 0], turn=True)
+        kept = crop(image, 8, [*draws, 0.51, 0.51, 0, 0], turn=True)
         assert np.array_equal(kept.pixels, found.pixels)
 
 
@@ -73,7 +73,7 @@ def test_a_crop_without_turning_is_a_part() -> None:
 def test_quarters_and_mirrors_are_exact(side: int, mirror: int) -> None:
     image = image_of(20, 30)
     plain = crop(image, side, [0.5, 0.5, 0, 0, 0, 0], turn=False)
-    found = [crop(image, side, [0.5, 0.5, 0.1, 0, k / 4, mirror / 2], turn=True) for k in range(4)]
+    found = [crop(image, side, [0.5, 0.5, 0.49, 0.9, k / 4, mirror / 2], turn=True) for k in range(4)]
     every = {np.rot90(np.flip(plain.label, mirror), k).tobytes() for k in range(4)}
     assert {one.label.tobytes() for one in found} == every
     for one in found:
@@ -87,7 +87,7 @@ def test_small_turns_are_those_of_scipy_and_read_what_lies_around() -> None:
     rows, columns = np.mgrid[:61, :61]
     image = Image(pixels=(rows + 100.0 * columns)[:, :, None].astype(np.float32), label=(rows % 251).astype(np.uint8))
     for draw, degrees in ((0.0, -20), (0.999, 19), (0.75, 10)):
-        found = crop(image, 21, [0.5, 0.5, 0.9, 0.1, draw, 0], turn=True)
+        found = crop(image, 21, [0.5, 0.5, 0.51, 0.49, draw, 0], turn=True)
         expected = rotate(image.pixels[:, :, 0], degrees, order=0, reshape=False, mode="mirror")[20:41, 20:41]
         assert (found.pixels[:, :, 0] == expected).mean() > 0.99, degrees  # all but what lies between two pixels
         assert np.array_equal(found.pixels[:, :, 0] % 100, found.label)
@@ -190,6 +190,12 @@ def test_evaluation_has_each_images_dice_and_training_the_batchs() -> None:
         whole = task(encoder, batch)
         parts = [task(encoder, task.collate("valid", np.array([row]))) for row in range(2)]
     assert float(whole.loss) == pytest.approx(sum(float(p.loss) * p.items for p in parts) / whole.items, rel=1e-6)
+    image = task.images["valid"][0]  # one tile
+    with torch.no_grad():
+        logits_PK = task.head(torch.from_numpy(image.pixels).permute(2, 0, 1)).flatten(1).T
+    label_P = torch.from_numpy(image.label).flatten().long()
+    expected = 0.5 * F.cross_entropy(logits_PK, label_P) + 0.5 * dice_loss(logits_PK, label_P)
+    assert float(parts[0].loss) == pytest.approx(float(expected), rel=1e-6)
     train = task.train()
     drawn = train.collate("train", np.arange(2))
     with torch.no_grad():
@@ -223,6 +229,17 @@ def test_crops_are_drawn_by_the_loader_and_go_on_where_it_was() -> None:
     assert not any(same(a, b) for a in first for b in loader(1))
     tiles = torch.cat([batch.source.values for batch in first])
     assert len({tile.numpy().tobytes() for tile in tiles}) == len(task.lengths("train")) == 10
+
+
+def test_a_row_of_training_is_a_crop_of_the_image_that_it_refers_to() -> None:
+    task = made(Toy((16, 16), (16, 24), (24, 16)), crops=4)
+    attached(task, 4)
+    for number, image in enumerate(task.images["train"]):
+        image.label[:] = number
+    batch = task.collate("train", np.arange(12))
+    found = batch.label.reshape(12, -1)
+    assert found.tolist() == [[int(label[0, 0])] * 64 for label in task.references("train")]
+    assert [label.shape for label in task.references("train")] == [(16, 16)] * 4 + [(16, 24)] * 4 + [(24, 16)] * 4
 
 
 def test_labels_go_with_their_pixels() -> None:
