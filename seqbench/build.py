@@ -7,7 +7,7 @@ import importlib
 import inspect
 import re
 import traceback
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,11 +27,18 @@ from tasks.data.base import DataError
 
 
 class PairError(ConfigError):
-    """An encoder and a task that cannot be together, each of them in order by itself; `short` is the bare reason."""
+    """An encoder and a task that cannot be together, each of them in order by itself; `short` is the bare reason.
 
-    def __init__(self, message: str, short: str = "") -> None:
+    `instead` says who could be, where somebody reads the message: a plan of a thousand pairs does not.
+    """
+
+    def __init__(self, message: str, short: str = "", instead: Callable[[], str] = str) -> None:
         super().__init__(message)
         self.short = short or message
+        self.instead = instead
+
+    def __str__(self) -> str:
+        return super().__str__() + self.instead()
 
 
 def build(node: Any, path: str, allowed: Sequence[str], **runtime: Any) -> Any:
@@ -48,8 +55,9 @@ def build(node: Any, path: str, allowed: Sequence[str], **runtime: Any) -> Any:
         return {key: build(item, f"{path}.{key}", allowed, **runtime) for key, item in node.items()}
     target = locate(node["_target_"], path, allowed)
     given = {k: build(v, f"{path}.{k}", allowed, **runtime) for k, v in node.items() if k != "_target_"}
-    parameters = inspect.signature(target).parameters
-    given |= {name: value for name, value in runtime.items() if name in parameters}
+    if runtime:
+        parameters = _parameters(target)
+        given |= {name: value for name, value in runtime.items() if name in parameters}
     try:
         return target(**given)
     except DataError:
@@ -66,6 +74,11 @@ def _mistake(error: Exception) -> str:
     text = " ".join(str(error).split())
     code = frame.f_code
     return f"{type(error).__name__}: {text[:300]}\nin {code.co_filename}, line {line}, {code.co_qualname}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _parameters(target: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(target).parameters
 
 
 def locate(target: str, path: str, allowed: Sequence[str]) -> Any:
@@ -173,8 +186,8 @@ def encoder_of(node: Node, allowed: Sequence[str], spec: InputSpec) -> Encoder:
 class OnMeta(DeviceContext):
     """`torch.device("meta")` without what takes most of a construction there and changes nothing of it.
 
-    torch.nn.init draws no number on that device, and weight norm needs the shape of its norms alone. One mode and not
-    two: each stands before every call of torch's.
+    torch.nn.init draws no number on that device; weight norm needs the shape of its norms alone, and arange its length,
+    which torch comes to there in a millisecond. One mode and not two: each stands before every call of torch's.
     """
 
     def __init__(self) -> None:
@@ -185,7 +198,14 @@ class OnMeta(DeviceContext):
             return (kwargs or {}).get("tensor", args[0] if args else None)
         if func is torch.norm_except_dim and not kwargs and len(args) == 3 and args[0].is_meta:
             return _norms(args[0], args[2])
+        if func is torch.arange and (kwargs or {}).keys() <= {"dtype"} and (count := _count(args)):
+            return torch.empty(count, dtype=(kwargs or {}).get("dtype") or torch.int64, device="meta")
         return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+
+
+def _count(args: Sequence[Any]) -> int:
+    """How many numbers an arange of these has; 0 where torch is to say it, or what is wrong with them."""
+    return len(range(*args)) if all(type(arg) is int for arg in args) and 0 not in args[2:] else 0
 
 
 def _norms(v: torch.Tensor, dim: int) -> torch.Tensor:
@@ -267,9 +287,9 @@ def judge(encoder: Encoder, task: Task, spec: InputSpec, *, encoder_name: str, t
     if not isinstance(encoder, task.needs):
         kind = task.needs.__name__
         raise PairError(
-            f"task {task_name} needs a {kind}; encoder {encoder_name} is not one"
-            f"{_listed(f'; {kind.lower()}s: ', encoders_that(task.needs))}",
+            f"task {task_name} needs a {kind}; encoder {encoder_name} is not one",
             f"needs a {kind}",
+            functools.partial(_others, task.needs),
         )
     if task.needs_causal and not encoder.causal:
         raise PairError(
@@ -316,6 +336,10 @@ def encoders_that(kind: type[Encoder]) -> tuple[str, ...]:
         if name in ancestors and "encoders.trivial.Trivial" not in ancestors:
             names.append(file.stem)
     return tuple(names)
+
+
+def _others(kind: type[Encoder]) -> str:
+    return _listed(f"; {kind.__name__.lower()}s: ", encoders_that(kind))
 
 
 def _words(noun: str, names: set[str] | frozenset[str]) -> str:

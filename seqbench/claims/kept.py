@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from seqbench import published
@@ -11,6 +14,8 @@ from seqbench.claims.verdict import Judged
 from seqbench.errors import ConfigError
 
 NAME = "claims.json"
+LOCK = f".{NAME}"  # a folder while somebody writes
+PATIENCE = 30.0  # s
 PAGE = published.ROOT / "docs" / "claims.md"
 BEGIN, END = "<!-- verdicts: python scripts/claims.py claim=NAME publish=true -->", "<!-- end of verdicts -->"
 
@@ -30,13 +35,32 @@ def read(folder: Path) -> dict[str, Judged]:
 
 
 def write(folder: Path, verdicts: dict[str, Judged]) -> None:
-    """Keep verdicts beside those of other claims."""
+    """Keep verdicts beside those of other claims, those too that other commands write at the same time."""
     from seqbench.store import write_atomic
 
-    every = {**read(folder), **verdicts}
     folder.mkdir(parents=True, exist_ok=True)
-    content = {name: every[name].model_dump(mode="json") for name in sorted(every)}
-    write_atomic(folder / NAME, (json.dumps(content, indent=1) + "\n").encode())
+    with _alone(folder):
+        every = {**read(folder), **verdicts}
+        content = {name: every[name].model_dump(mode="json") for name in sorted(every)}
+        write_atomic(folder / NAME, (json.dumps(content, indent=1) + "\n").encode())
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold a folder's verdicts; another command is waited for, as it needs milliseconds. Raises Claimed if it hangs."""
+    from seqbench.claim import Claimed, claim
+
+    until = time.monotonic() + PATIENCE
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(claim(folder / LOCK))
+                break
+            except Claimed:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.02)
+        yield
 
 
 def publish(results: Path, name: str, judged: Judged, claims: dict[str, Claim]) -> None:
@@ -46,6 +70,7 @@ def publish(results: Path, name: str, judged: Judged, claims: dict[str, Claim]) 
 
     published.keep(results, judged.ids, published.PUBLISHED)
     write(published.PUBLISHED, {name: judged})
-    every = read(published.PUBLISHED)
-    page = published.between(PAGE.read_text(encoding="utf-8"), BEGIN, END, table(claims, every), name=PAGE.name)
-    write_atomic(PAGE, page.encode())
+    with _alone(published.PUBLISHED):
+        every = read(published.PUBLISHED)
+        page = published.between(PAGE.read_text(encoding="utf-8"), BEGIN, END, table(claims, every), name=PAGE.name)
+        write_atomic(PAGE, page.encode())

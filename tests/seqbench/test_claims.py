@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,14 @@ import yaml
 from scipy import stats
 
 from seqbench.board.collect import Entry
+from seqbench.claim import Claimed
+from seqbench.claim import claim as claiming
 from seqbench.claims import command, kept, page, sheet, words
 from seqbench.claims.curves import line, places
 from seqbench.claims.estimate import Estimate, estimate
 from seqbench.claims.selection import Run, chosen, quantity
 from seqbench.claims.sheet import Claim, Comparison, Curve, read_claim
-from seqbench.claims.verdict import check, judge, side_of, together
+from seqbench.claims.verdict import Judged, check, judge, side_of, together
 from seqbench.config import Names
 from seqbench.errors import ConfigError
 from seqbench.record import Record
@@ -360,3 +364,28 @@ def test_a_mistake_in_a_comparison_names_the_keys(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(claim().model_dump() | {"comparisons": [wrong]}))
     with pytest.raises(ConfigError, match=r"atleast.*did you mean at_least"):
         read_claim("mine", [tmp_path])
+
+
+def test_commands_at_once_lose_no_verdict(runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = judge(claim(), runs, confidence=0.95)
+    read = kept.read
+
+    def slowly(folder: Path) -> dict[str, Judged]:
+        found = read(folder)
+        time.sleep(0.05)  # in which the others would write
+        return found
+
+    monkeypatch.setattr(kept, "read", slowly)
+    names = [f"claim_{i}" for i in range(6)]
+    with multiprocessing.get_context("fork").Pool(3) as pool:
+        pool.starmap(kept.write, [(tmp_path, {name: judged}) for name in names], chunksize=1)
+    assert sorted(read(tmp_path)) == names
+    assert not (tmp_path / kept.LOCK).exists()
+
+
+def test_a_command_that_hangs_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept, "PATIENCE", 0.05)
+    with claiming(tmp_path / kept.LOCK), pytest.raises(Claimed, match="works on this run"):
+        kept.write(tmp_path, {})
+    kept.write(tmp_path, {})
+    assert kept.read(tmp_path) == {}

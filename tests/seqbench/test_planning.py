@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from seqbench import build, compositions, config, guard, identity, study
 from seqbench.build import build_task, outlined
 from seqbench.compose import compose, names_of, own_loader
+from seqbench.errors import ConfigError
 from seqbench.study import plan, plan_sweep
 
 SWEEP = [
@@ -139,3 +141,30 @@ def test_ids_of_seeds_are_those_of_each() -> None:
     for text in (identity.SEED, f'"{identity.SEED}"', f"x{identity.SEED}"):
         odd = {**facts, "text": text}
         assert identity.digests(odd, [5]) == [identity.digest({**odd, "seed": 5})]
+
+
+@pytest.mark.parametrize("args", [(5,), (2, 9, 3), (9, 2, -2), (0,), (5, 5), (0.5, 3.0)])
+@pytest.mark.parametrize("more", [{}, {"dtype": torch.float32}])
+def test_an_outlined_arange_is_as_long_as_the_real_one(args: tuple[Any, ...], more: dict[str, Any]) -> None:
+    with build.OnMeta():
+        outline = torch.arange(*args, **more)
+    real = torch.arange(*args, **more)
+    assert (outline.shape, outline.dtype, outline.is_meta) == (real.shape, real.dtype, True)
+
+
+@pytest.mark.parametrize("args", [(1, 2, 0), (3, 1)])
+def test_an_arange_that_cannot_be_is_refused_in_an_outline_too(args: tuple[int, ...]) -> None:
+    with build.OnMeta(), pytest.raises(RuntimeError):
+        torch.arange(*args)
+
+
+def test_who_could_be_in_a_pair_is_looked_up_for_readers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(build, "encoders_that", lambda kind: asked.append(kind.__name__) or ("lstm", "gpt2"))
+    assert len(plan_sweep(["encoder=bilstm,lstm", "task=scan"]).left_out) == 1
+    assert asked == []
+    bilstm = plan_sweep(["encoder=bilstm", "task=digits"]).cells[0].config
+    scan = build_task(plan_sweep(["encoder=lstm", "task=scan"]).cells[0].config)
+    with pytest.raises(ConfigError, match="bilstm is not one; decoders: lstm, gpt2"):
+        build.check_pair(bilstm, scan)
+    assert asked == ["Decoder"]
