@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 import torch
@@ -181,6 +183,9 @@ class Encoder(nn.Module, ABC):
     ahead: ClassVar[bool] = False  # True: its states are of the spec.target_length positions after the source, one each
     packs: ClassVar[bool] = False  # True: `packed` may be set
     packed: bool = False  # set by a run (trainer.padding_free): the same states by work on real positions alone
+    # constructor arguments that evaluation mode alone reads, validation's too, each with its value in the run that
+    # trains: a run that differs from that one in these alone takes its weights
+    test_only: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     # constructor arguments that `budget.match` may change, where a config gives them a number:
     width: ClassVar[str] = "dim"
     along: ClassVar[tuple[str, ...]] = ("hidden",)  # in proportion to the width, and to fill what its steps leave over

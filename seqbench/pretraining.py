@@ -1,7 +1,8 @@
 """A run that has weights of another: the run before it, made where it is missing, and what is taken over.
 
 Two kinds: a run that `pretrain` describes, with whose encoder this one begins; and the one that trains for all runs
-that differ from it in nothing but what their test reads (DataSet.test_only): these take encoder and head as they are.
+that differ from it in nothing but what no training reads (test_only, of data sets and encoders): these take encoder and
+head as they are.
 """
 
 from __future__ import annotations
@@ -67,31 +68,32 @@ def before(config: RunConfig) -> RunConfig | None:
 def trainer_of(config: RunConfig) -> RunConfig | None:
     """The run that trains the weights that this one only tests; None where it trains its own.
 
-    Which it does, too, where it is tuned or on several devices: to the same weights.
+    Which it does, too, where it is tuned or on several devices: to the same weights, but where validation chooses among
+    them (select: best, patience), which in it reads what an encoder's test_only says.
     """
     trainer = config.trainer
     if config.tune is not None or (trainer.devices, trainer.nodes) != (1, 1):
         return None
-    task = _trained_on(config.task, config.allowed)
-    if task == config.task:
+    trained = {part: _trained_on(getattr(config, part), part, config.allowed) for part in ("task", "encoder")}
+    if all(node == getattr(config, part) for part, node in trained.items()):
         return None
-    tree = config.resolved() | {"task": task, "label": None, "task_label": None, "logger": {}}
+    tree = config.resolved() | trained | {"label": None, "task_label": None, "logger": {}}
     tree["rerun"] = "failed" if config.rerun == "failed" else "never"
     names = config.names.model_copy(update={"study": None, "experiment": None})
     return check_config(tree, names, [], allowed=config.allowed, found=True)
 
 
-def _trained_on(node: Any, allowed: list[str]) -> Any:
-    """A node in which what the test alone reads has the values of the run that trains."""
+def _trained_on(node: Any, path: str, allowed: list[str]) -> Any:
+    """A node in which what no training reads has the values of the run that trains."""
     if isinstance(node, list):
-        return [_trained_on(item, allowed) for item in node]
+        return [_trained_on(item, path, allowed) for item in node]
     if not isinstance(node, dict):
         return node
-    found = {key: _trained_on(value, allowed) for key, value in node.items()}
+    found = {key: _trained_on(value, path, allowed) for key, value in node.items()}
     if "_target_" in node:
         from seqbench.build import locate
 
-        found |= getattr(locate(node["_target_"], "task", allowed), "test_only", {})
+        found |= getattr(locate(node["_target_"], path, allowed), "test_only", {})
     return found
 
 

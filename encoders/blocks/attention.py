@@ -108,6 +108,16 @@ class SelfAttention(_Attention):
         super().__init__(dim=dim, heads=heads, options=options)
         self.qkv = nn.Linear(dim, (heads + 2 * self.groups) * self.head_dim, bias=options.bias)
 
+    def project(self, x_BTD: Tensor, rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, E), keys and values (B, G, T, E), turned by their positions."""
+        qkv_BTNE = self.by_head(self.qkv(x_BTD))
+        if rotation is None:
+            q_BTHE, k_BTGE, v_BTGE = torch.split(qkv_BTNE, [self.heads, self.groups, self.groups], dim=2)
+        else:
+            qk_BTNE, v_BTGE = torch.split(qkv_BTNE, [self.heads + self.groups, self.groups], dim=2)
+            q_BTHE, k_BTGE = torch.split(rotate(qk_BTNE, rotation), [self.heads, self.groups], dim=2)
+        return q_BTHE.transpose(1, 2), k_BTGE.transpose(1, 2), v_BTGE.transpose(1, 2)
+
     def forward(
         self, x_BTD: Tensor, seen: Sight | PackedSight, rotation: Rotation | None, past: KeyValues | None
     ) -> tuple[Tensor, KeyValues]:
@@ -115,19 +125,13 @@ class SelfAttention(_Attention):
 
         Packed, without a past, both are packed; the past is never, and what follows it neither.
         """
-        qkv_BTNE = self.by_head(self.qkv(x_BTD))
-        if rotation is None:
-            q_BTHE, k_BTGE, v_BTGE = torch.split(qkv_BTNE, [self.heads, self.groups, self.groups], dim=2)
-        else:
-            qk_BTNE, v_BTGE = torch.split(qkv_BTNE, [self.heads + self.groups, self.groups], dim=2)
-            q_BTHE, k_BTGE = torch.split(rotate(qk_BTNE, rotation), [self.heads, self.groups], dim=2)
-        k_BGSE, v_BGSE = k_BTGE.transpose(1, 2), v_BTGE.transpose(1, 2)
+        q_BHTE, k_BGSE, v_BGSE = self.project(x_BTD, rotation)
         if past is not None:
             if isinstance(seen, PackedSight):
                 k_BGSE, v_BGSE = seen.queries.unpack_heads(k_BGSE), seen.queries.unpack_heads(v_BGSE)
             both = join(past, k_BGSE, v_BGSE)
-            return self.attend(q_BTHE.transpose(1, 2), both, seen), both
-        return self.attend(q_BTHE.transpose(1, 2), (k_BGSE, v_BGSE), seen), (k_BGSE, v_BGSE)
+            return self.attend(q_BHTE, both, seen), both
+        return self.attend(q_BHTE, (k_BGSE, v_BGSE), seen), (k_BGSE, v_BGSE)
 
 
 class CrossAttention(_Attention):

@@ -142,6 +142,13 @@ class Stack(nn.Module):
             found.append(self.norm(states))
         return torch.cat(found), []
 
+    def enter(self, x_BTD: Tensor, places_BT: Tensor) -> Tensor:
+        """What the first layer reads, of embeddings (B, T, D) at these positions, (B or 1, T)."""
+        x_BTD = x_BTD.to(self.dtype)  # a linear map of channels gives bfloat16 under autocast
+        x_BTD = x_BTD if self.scale is None else x_BTD * self.scale
+        entered_BTD: Tensor = self.dropout(self.stem_norm(self.position.add(x_BTD, places_BT)))
+        return entered_BTD
+
     def _groups(self, x_BTD: Tensor) -> list[slice]:
         """Rows that go through the layers together.
 
@@ -179,12 +186,10 @@ class Stack(nn.Module):
             query_positions = key_positions[:, keys - queries :]
             seen = see_past(mask_BS, queries)
 
-        x_BTD = x_BTD.to(self.dtype)  # a linear map of channels gives bfloat16 under autocast
-        x_BTD = x_BTD if self.scale is None else x_BTD * self.scale
         places = query_positions
         if segments is not None:
             places = segments.pack(query_positions.expand(segments.mask_BL.shape))
-        x_BTD = self.dropout(self.stem_norm(self.position.add(x_BTD, places)))
+        x_BTD = self.enter(x_BTD, places)
         rotation = self.position.rotation(places)
 
         bias = self.position.bias(query_positions, key_positions)

@@ -9,6 +9,7 @@ import pytest
 
 from seqbench import pretraining
 from seqbench.config import RunConfig
+from seqbench.nodes import compose_node
 from seqbench.record import Record
 from seqbench.run import run
 from seqbench.store import Store
@@ -68,6 +69,28 @@ def test_it_takes_the_weights_of_the_run_that_trains(half: tuple[Path, Record]) 
     assert record.scores["valid"] == whole.record.scores["valid"]
     assert record.splits["test"].positions * 2 == whole.record.splits["test"].positions
     assert record.splits["train"] == whole.record.splits["train"]
+
+
+@pytest.mark.slow
+def test_an_encoder_that_evaluation_runs_in_another_way_takes_the_weights_too(tmp_path: Path) -> None:
+    """Its training is that of the first value, whose id it has as a parent; counted operations are its own."""
+    encoder = compose_node("encoder", "latency_adjustable", changes={"dim": 8, "hidden": 16, "heads": 2, "depth": 2})
+    task = {**TASK, "data": {"_target_": "tasks.data.digits.Digits"}, "readout": "first"}
+    changes = {**CHANGES, "task": task, "budget.select": "last", "trainer.invariance_rows": 0}
+    fast, whole = (
+        run(toy_config(tmp_path, {**changes, "encoder": {**encoder, "speed_up": wanted}})).record
+        for wanted in (1.8, 1.0)
+    )
+    assert (fast.status, fast.reason) == ("finished", None)
+    assert fast.parents == [whole.id]
+    assert whole.parents == []
+    assert fast.checkpoint is not None
+    assert whole.checkpoint is not None
+    assert fast.checkpoint.sha256 == whole.checkpoint.sha256
+    assert fast.cost.train_seconds == 0
+    assert fast.cost.flops_forward is not None
+    assert whole.cost.flops_forward is not None
+    assert 1.7 < whole.cost.flops_forward / fast.cost.flops_forward < 2.0
 
 
 def test_its_scores_are_those_of_a_training_of_its_own(
