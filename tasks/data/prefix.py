@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,22 +18,27 @@ class Prefix(DataSet):
     """Another data set; of each test source the first `share` of its positions (rounded up), and all for training.
 
     `limit` positions are a whole source where it is longer (a task's `max_length`, which cuts it anyway); null: none.
-    Positions of text are its words, parted by white space. So a run for each share shows what a model knows after it,
-    with the weights of one training (`test_only`). Raises ValueError for data with streams, DataError for pairs.
+    With `of=limit` the share is of these, whatever a source's length, as for a model that hears a window of fixed size:
+    shorter ones are whole then. Positions of text are its words, parted by white space. So a run for each share shows
+    what a model knows after it, with the weights of one training (`test_only`). Raises ValueError for data with
+    streams, DataError for pairs.
     """
 
-    test_only = MappingProxyType({"share": 1.0})
+    test_only = MappingProxyType({"share": 1.0, "of": "source"})
 
     def __init__(
         self,
         *,
         data: DataSet,
         share: Annotated[float, Field(gt=0, le=1)],
+        of: Literal["source", "limit"],
         limit: Annotated[int, Field(gt=0)] | None,
     ) -> None:
+        if of == "limit" and limit is None:
+            raise ValueError("of: limit, with limit null; give the number of positions that a whole source has")
         if data.streams:
             raise ValueError(f"data: its streams ({', '.join(sorted(data.streams))}) can't be cut with the source")
-        self.data, self.share, self.limit = data, share, limit
+        self.data, self.share, self.of, self.limit = data, share, of, limit
         self.version = data.version  # type: ignore[misc]  # of the examples, which are its own
         self.overlap, self.independent_valid = data.overlap, data.independent_valid  # type: ignore[misc]
         self.modality = data.modality
@@ -67,4 +72,5 @@ class Prefix(DataSet):
     def _kept(self, length: int) -> int:
         """At least 1, but of nothing; exact where the share of a whole number is one (0.7 of 10)."""
         whole = length if self.limit is None else min(length, self.limit)
-        return math.ceil(round(self.share * whole, 9))
+        of = self.limit if self.of == "limit" and self.limit is not None else whole
+        return min(whole, math.ceil(round(self.share * of, 9)))

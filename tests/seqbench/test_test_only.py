@@ -21,6 +21,7 @@ TASK = {
     "data": {
         "_target_": "tasks.data.prefix.Prefix",
         "share": 1.0,
+        "of": "source",
         "limit": None,
         "data": {"_target_": "tasks.data.digits.Digits"},
     },

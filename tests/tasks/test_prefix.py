@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -37,8 +37,8 @@ class Streamed(Given):
     streams = {"tag": Stream()}
 
 
-def left(source: Any, share: float, limit: int | None = None) -> Any:
-    return Prefix(data=Given(source), share=share, limit=limit).read("test")[0].source
+def left(source: Any, share: float, limit: int | None = None, of: Literal["source", "limit"] = "source") -> Any:
+    return Prefix(data=Given(source), share=share, of=of, limit=limit).read("test")[0].source
 
 
 @pytest.mark.parametrize(
@@ -54,13 +54,22 @@ def test_positions_that_are_left(length: int, share: float, limit: int | None, k
     assert left(" ".join(words), share, limit) == " ".join(words[:kept])
 
 
+def test_share_of_a_window() -> None:
+    words = [f"w{n}" for n in range(10)]
+    kept = {share: len(left(words, share, 8, "limit")) for share in (0.1, 0.5, 0.68, 1.0)}
+    assert kept == {0.1: 1, 0.5: 4, 0.68: 6, 1.0: 8}
+    assert left(words[:3], 0.5, 8, "limit") == words[:3]
+    with pytest.raises(ValueError, match="of: limit"):
+        left(words, 0.5, None, "limit")
+
+
 def test_a_whole_text_keeps_its_white_space() -> None:
     assert left("a  b\nc ", 1.0) == "a  b\nc "
 
 
 def test_only_the_test_is_cut_and_all_else_is_the_others() -> None:
     inner = Given("a b c d", "e f")
-    data = Prefix(data=inner, share=0.5, limit=None)
+    data = Prefix(data=inner, share=0.5, of="source", limit=None)
     assert [[example.source for example in data.read(split)] for split in SPLITS] == [
         ["a b c d", "e f"],
         ["a b c d", "e f"],
@@ -76,6 +85,6 @@ def test_only_the_test_is_cut_and_all_else_is_the_others() -> None:
 
 def test_what_has_no_beginning_is_refused() -> None:
     with pytest.raises(ValueError, match="tag"):
-        Prefix(data=Streamed("a b"), share=0.5, limit=None)
+        Prefix(data=Streamed("a b"), share=0.5, of="source", limit=None)
     with pytest.raises(DataError, match="test row 0: a pair"):
         left(("a b", "c"), 0.5)
