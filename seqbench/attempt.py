@@ -197,6 +197,8 @@ class Attempt:
             self.found["match"] = match.facts(config, encoder, task)
         self.found["scores"] = {split: {n: _score_facts(s) for n, s in by.items()} for split, by in scores.items()}
         self.found["predictions"] = predictions.write(self.folder, task, given, scores)
+        if not isinstance(encoder, Trivial):
+            self.found["one_class"] = predictions.one_class(task, given)
         measured["wall_seconds"] = self.progress.look()
         self.found["cost"] = Cost(**measured)
 

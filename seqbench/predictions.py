@@ -54,6 +54,18 @@ def write(
     return Artefact(path=NAME, sha256=hashlib.sha256(content).hexdigest())
 
 
+def one_class(task: Task, predictions: Mapping[str, Mapping[int, Any]]) -> dict[str, str]:
+    """By split the class that a classification predicted for every example, where the split has several."""
+    from tasks.classification import Classification
+
+    if not isinstance(task, Classification):
+        return {}
+    found = {split: {str(one) for one in by_row.values()} for split, by_row in predictions.items()}
+    return {
+        split: min(each) for split, each in found.items() if len(each) == 1 and len(set(task.references(split))) > 1
+    }
+
+
 def to_json(value: Any) -> str:
     """A prediction or reference as compact JSON; numbers that are not finite become null."""
     return json.dumps(_plain(value), ensure_ascii=False, separators=(",", ":"), sort_keys=True, allow_nan=False)

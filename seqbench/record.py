@@ -259,6 +259,10 @@ class Record(_Part):
         default_factory=dict,
         description="workers_0, workers_2, batch_1, padding; empty: not checked",
     )
+    one_class: dict[str, str] = Field(
+        default_factory=dict,
+        description="split -> the only class that a classification predicted in it, though it has several; no floors",
+    )
     code: Code
     environment: Environment
     tuning: TuningFacts | None = None

@@ -32,6 +32,9 @@ KINDS = {
     "partly": Kind(sign="(✓)", letter="p", meaning="some of the scored runs were verified, not all"),
     "refuted": Kind(sign="✗", letter="x", meaning="run again, a run did not give the same"),
     "unverifiable": Kind(sign="?", letter="u", meaning="could not be run again as it was"),
+    "one_class": Kind(
+        sign="≡", letter="c", meaning="predicts one class: a scored run gave every example of the split the same class"
+    ),
     "moved": Kind(
         sign="≈",
         letter="m",
@@ -81,9 +84,9 @@ class Verdicts:
         return self._known[folder]
 
 
-def of_cell(runs: Sequence[tuple[Record, Path]], verdicts: Verdicts) -> tuple[Mark, ...]:
-    """The marks of the runs that a score is the mean of, each with its folder."""
-    return (*_tuned(runs), *_verification(runs, verdicts), *_variance(runs), *_age(runs))
+def of_cell(runs: Sequence[tuple[Record, Path]], verdicts: Verdicts, split: str) -> tuple[Mark, ...]:
+    """The marks of the runs that a score over a split is the mean of, each with its folder."""
+    return (*_tuned(runs), *_verification(runs, verdicts), *_one_class(runs, split), *_variance(runs), *_age(runs))
 
 
 def problems(runs: Iterable[tuple[Record, Path]], verdicts: Verdicts) -> list[str]:
@@ -130,6 +133,15 @@ def _verification(runs: Sequence[tuple[Record, Path]], verdicts: Verdicts) -> li
         kind = "verified" if len(passed) == len(runs) else "partly"
         marks.insert(0, Mark(kind=kind, text=f"verified {len(passed)} of {len(runs)}: {', '.join(_some(how))}"))
     return marks
+
+
+def _one_class(runs: Sequence[tuple[Record, Path]], split: str) -> list[Mark]:
+    found = [f"seed {r.seed}: {one_line(r.one_class[split], 40)}" for r, _ in runs if split in r.one_class]
+    if not found:
+        return []
+    return [
+        Mark(kind="one_class", text=f"predicts one class, {len(found)} of {len(runs)} runs: {', '.join(_some(found))}")
+    ]
 
 
 def _variance(runs: Sequence[tuple[Record, Path]]) -> list[Mark]:

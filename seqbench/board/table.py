@@ -66,7 +66,7 @@ def build(
     built = [_compared(column, rows, scored) for column in built]
     verdicts = marks.Verdicts()
     for key, group in scored.items():
-        if found := marks.of_cell([(run.record, run.folder) for run in group], verdicts):
+        if found := marks.of_cell([(run.record, run.folder) for run in group], verdicts, split):
             cells[key] = replace(cells[key], marks=found)
     summary = summarise(rows, built, cells, samples, method, known or {})
     machines = Counter(run.record.environment.machine_class for run in counted)

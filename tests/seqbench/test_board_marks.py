@@ -245,3 +245,21 @@ def test_what_the_data_leaks_stands_under_its_column(tmp_path: Path) -> None:
     [told] = [text for text in board_of(tmp_path).columns[0].notices if "leakage" in text]
     assert "delete it" in told
     assert str(tmp_path) not in told
+
+
+def test_a_run_that_predicts_one_class_is_told_in_every_format(tmp_path: Path) -> None:
+    records = [made.write(tmp_path, seed=seed) for seed in (0, 1, 2)]
+    assert only(board_of(tmp_path)).marks == ()
+    change(tmp_path, records[0], one_class={"valid": "no"})
+    assert only(board_of(tmp_path)).marks == ()  # in another split than the board's
+    change(tmp_path, records[1], one_class={"test": "<b>no</b>", "valid": "no"})
+    board = board_of(tmp_path)
+    [mark] = only(board).marks
+    assert (mark.kind, mark.text) == ("one_class", "predicts one class, 1 of 3 runs: seed 1: <b>no</b>")
+    assert "≡" in markdown.render(board)
+    assert "c: predicts one class" in latex.render(board)
+    [line] = csv.DictReader(io.StringIO(csv_table.render(board)))
+    assert line["marks"] == "one_class"
+    html = page.render(board, out=tmp_path)
+    assert "predicts one class, 1 of 3 runs" in html
+    assert "<b>no</b>" not in html

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 
 from seqbench import predictions
 from tasks.base import Score
+from tasks.classification import Classification
 from tests.seqbench.toy import Hits, ToyData, ToyTask
 
 
@@ -52,3 +54,24 @@ def test_same_predictions_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     assert write(tmp_path / "a") == write(tmp_path / "b")
+
+
+class Known(Classification):
+    """Only its references."""
+
+    def __init__(self, **references: list[Any]) -> None:
+        torch.nn.Module.__init__(self)
+        self.known = references
+
+    def references(self, split: str) -> list[Any]:
+        return self.known[split]
+
+
+def test_one_class_is_told_where_there_are_several() -> None:
+    task = Known(valid=["a", "b", "b"], test=["b", "a"], train=["c", "c"])
+    given = {"valid": {0: "a", 1: "a", 2: "a"}, "test": {0: "a", 1: "b"}, "train": {0: "c", 1: "c"}}
+    assert predictions.one_class(task, given) == {"valid": "a"}
+    assert predictions.one_class(task, {"test": {0: "b", 1: "b"}, "valid": {}}) == {"test": "b"}
+    other = ToyTask(data=ToyData(rows=6, seed=3), metrics=[Hits()], max_length=7)
+    other.setup()
+    assert predictions.one_class(other, {"test": {0: "no", 1: "no"}}) == {}
