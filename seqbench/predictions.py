@@ -55,10 +55,8 @@ def write(
 
 
 def one_class(task: Task, predictions: Mapping[str, Mapping[int, Any]]) -> dict[str, str]:
-    """By split the class that a classification predicted for every example, where the split has several."""
-    from tasks.classification import Classification
-
-    if not isinstance(task, Classification):
+    """By split the class that a task of classes predicted for every example, where the split has several."""
+    if not task.names_a_class:
         return {}
     found = {split: {str(one) for one in by_row.values()} for split, by_row in predictions.items()}
     return {

@@ -72,6 +72,7 @@ class Task(nn.Module, ABC):
     needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]  # Decoder, for a task that generates
     needs_causal: ClassVar[bool] = False  # True, for language modelling
     needs_all_positions: ClassVar[bool] = False  # True where each position has its own target: no patches
+    names_a_class: ClassVar[bool] = False  # True where a prediction is one of a few classes, the example's
     feeds_streams: ClassVar[bool] = False  # True where named streams of the data set reach the encoder
     rules: ClassVar[frozenset[str]] = frozenset()  # trivial predictors that `trivial` knows
 

@@ -43,6 +43,7 @@ class Classification(Task):
     for a class that training does not have, and for a training split of one class.
     """
 
+    names_a_class = True
     feeds_streams = True
     rules = frozenset({"majority", "random"})
 

@@ -89,6 +89,10 @@ class Informer(Encoder):
         check_length(source, self.spec)
         lengths_B = source.mask.sum(1)
         groups = [(n, (lengths_B == n).nonzero().squeeze(1)) for n in torch.unique(lengths_B).tolist()]
+        if not groups:
+            return States(
+                values=source.values.new_zeros(0, self.horizon, self.dim), mask=source.mask.new_ones(0, self.horizon)
+            )
         found = torch.cat([self._equally_long(source, rows, n) for n, rows in groups])
         order = torch.cat([rows for _, rows in groups]).argsort()
         return States(values=found[order], mask=source.mask.new_ones(len(order), self.horizon))

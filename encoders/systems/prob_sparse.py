@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,8 +55,9 @@ class ProbSparse(nn.Module):
     def __init__(self, *, length: int, factor: int, causal: bool, running_mean: bool) -> None:
         super().__init__()
         self.factor, self.causal, self.running_mean = factor, causal, running_mean
-        draws_LU = np.random.default_rng(0).random((length, sparse_number(length, factor)), dtype=np.float32)
-        self.register_buffer("draws_LU", torch.tensor(draws_LU), persistent=False)
+        fixed = torch.Generator("cpu").manual_seed(0)
+        draws_LU = torch.rand(length, sparse_number(length, factor), generator=fixed, device="cpu")
+        self.register_buffer("draws_LU", draws_LU, persistent=False)
 
     def forward(self, q_BHLE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor) -> Tensor:
         """(B, H, L, E)."""

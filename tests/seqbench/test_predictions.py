@@ -59,6 +59,8 @@ def test_same_predictions_same_bytes(tmp_path: Path) -> None:
 class Known(Classification):
     """Only its references."""
 
+    names_a_class = True
+
     def __init__(self, **references: list[Any]) -> None:
         torch.nn.Module.__init__(self)
         self.known = references
