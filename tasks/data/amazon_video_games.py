@@ -25,7 +25,9 @@ class AmazonVideoGames(PinnedSet):
 
     pinned: ClassVar[str] = "amazon-video-games"
     modality = "items"
-    overlap: ClassVar[str] = "short histories of different users are the same"
+    overlap: ClassVar[str] = (
+        "a user's rows are beginnings of one history, and short ones of different users are the same"
+    )
 
     def __init__(self, *, core: Annotated[int, Field(gt=0)]) -> None:
         self.core = core

@@ -112,6 +112,16 @@ def test_words_that_tell_the_class_and_a_skewed_class_are_found() -> None:
     assert "the most frequent class alone has accuracy 0.900" in report.warnings
 
 
+def test_of_many_classes_the_constant_alone_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next of thousands of items: a linear model of bags would not come to its end."""
+    monkeypatch.setattr(leakage, "MANY", 4)
+    for number, names in ((4, ["constant", "bag_of_words"]), (5, ["constant"])):
+        items = rows(*((np.array([1 + i, 7]), 1 + i % number) for i in range(40)))
+        report = found(train=items, valid=items[:5], test=items[:9])
+        assert [b.name for b in report.baselines] == names
+        assert sum(report.prior.values()) == pytest.approx(1)
+
+
 def test_numbers_and_pairs() -> None:
     draw = np.random.default_rng(0)
 
