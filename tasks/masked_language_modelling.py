@@ -18,12 +18,11 @@ from tasks import sources
 from tasks.base import Accounting, Batch, Output, Task
 from tasks.data.base import SPLITS, DataError, DataSet, Example
 from tasks.heads import VocabularyHead
+from tasks.masking import Masking
 from tasks.metrics.base import Metric
 from tasks.padding import Ragged
 from tasks.readout import auxiliary
 from tasks.tokenizers import Tokenizer
-
-HIDDEN, OTHER = 0.8, 0.9  # of the chosen tokens 80 % become MASK, 10 % a random token, 10 % stay (Devlin et al. 2019)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +68,8 @@ class MaskedLanguageModelling(Task):
         """Vocabulary from the training split; rows of all three."""
         self.tokenizer.fit([example.source for example in self.examples["train"]])
         special = self.tokenizer.special_ids - {self.tokenizer.specials.unk}
-        self.special = torch.tensor(sorted(special))
-        self.ordinary = torch.tensor([i for i in range(self.tokenizer.vocab_size) if i not in special])
+        size, mask = self.tokenizer.vocab_size, self.tokenizer.specials.mask
+        self.masking = Masking(special=special, vocab_size=size, mask=mask, share=self.share)
         for split in SPLITS:
             self.examples[split] = self._cut(split)
         self.spec = InputSpec(
@@ -88,7 +87,7 @@ class MaskedLanguageModelling(Task):
         if not pieces:
             raise DataError(f"{split}: the documents are empty")
         self.rows[split] = Ragged(pieces, np.int64)
-        asked = [int(self._chosen(*self._row(split, row)).sum()) for row in range(len(self.rows[split]))]
+        asked = [int(self.masking.choose(*self._row(split, row)).sum()) for row in range(len(self.rows[split]))]
         return [Example(source=ids, target=(0.0, n, 0)) for ids, n in zip(pieces, asked, strict=True)]
 
     def _row(self, split: str, row: int) -> tuple[Tensor, Tensor]:
@@ -100,14 +99,6 @@ class MaskedLanguageModelling(Task):
     def _draws(split: str, row: int, length: int) -> Tensor:
         generator = np.random.default_rng([SPLITS.index(split), row])
         return torch.from_numpy(generator.random((length, 3), dtype=np.float32))
-
-    def _chosen(self, ids_BL: Tensor, draws_BL: Tensor, mask_BL: Tensor | None = None) -> Tensor:
-        """Which tokens are asked for, (B, L) bool: real ones, no specials; at least one a row that has any."""
-        may_BL = ~torch.isin(ids_BL, self.special.to(ids_BL.device))
-        may_BL = may_BL if mask_BL is None else may_BL & mask_BL
-        chosen_BL = (draws_BL < self.share) & may_BL
-        first_BL = may_BL & (may_BL.cumsum(1) == 1)
-        return torch.where(chosen_BL.any(1, keepdim=True), chosen_BL, first_BL)
 
     def attach(self, encoder: Encoder) -> None:
         """A linear map to the vocabulary, or the encoder's table."""
@@ -137,8 +128,8 @@ class MaskedLanguageModelling(Task):
         assert isinstance(batch, Texts)
         ids_BL, mask_BL = batch.source.values, batch.source.mask
         draws_BL3 = torch.rand(batch.draws.shape, device=ids_BL.device) if self.training else batch.draws
-        chosen_BL = self._chosen(ids_BL, draws_BL3[..., 0], mask_BL)
-        hidden_BL = self._hide(ids_BL, chosen_BL, draws_BL3)
+        chosen_BL = self.masking.choose(ids_BL, draws_BL3[..., 0], mask_BL)
+        hidden_BL = self.masking.hide(ids_BL, chosen_BL, draws_BL3[..., 1], draws_BL3[..., 2])
         states = encoder(replace(batch.source, values=hidden_BL))
         logits_MV = self.head(states.values[chosen_BL], encoder).float()
         target_M = ids_BL[chosen_BL]
@@ -151,26 +142,18 @@ class MaskedLanguageModelling(Task):
         predictions = [(nat, n, 0) for nat, n in zip(nats.tolist(), tokens.tolist(), strict=True)]
         return Output(loss=auxiliary(nats.sum() / items, states).float(), items=items, predictions=predictions)
 
-    def _hide(self, ids_BL: Tensor, chosen_BL: Tensor, draws_BL3: Tensor) -> Tensor:
-        """What the encoder reads in place of the chosen tokens."""
-        ordinary = self.ordinary.to(ids_BL.device)
-        other_BL = ordinary[(draws_BL3[..., 2] * len(ordinary)).long().clamp_max(len(ordinary) - 1)]
-        fate_BL = draws_BL3[..., 1]
-        replaced_BL = torch.where(fate_BL < HIDDEN, self.tokenizer.specials.mask, other_BL)
-        return torch.where(chosen_BL & (fate_BL < OTHER), replaced_BL, ids_BL)
-
     def trivial(self, rule: str, split: str, seed: int) -> dict[int, Any]:
         """`majority`: frequencies of ids in training, one added to each. `random`: all ids alike, whatever the seed."""
         if rule not in self.rules:
             return super().trivial(rule, split, seed)
         counts = np.bincount(self.rows["train"].values, minlength=self.tokenizer.vocab_size).astype(np.float64)
         weights = counts + 1 if rule == "majority" else np.ones_like(counts)
-        weights[self.special.numpy()] = 0
+        weights[self.masking.special.numpy()] = 0
         with np.errstate(divide="ignore"):
             nats_V = -np.log(weights / weights.sum())
         found: dict[int, Any] = {}
         for row in range(len(self.rows[split])):
             ids, draws = self._row(split, row)
-            chosen = self._chosen(ids, draws)
+            chosen = self.masking.choose(ids, draws)
             found[row] = (float(nats_V[ids[chosen].numpy()].sum()), int(chosen.sum()), 0)
         return found

@@ -171,6 +171,8 @@ def same_tensors(a: Any, b: Any) -> None:
             same_tensors(one, other)
         elif isinstance(one, Tensor):
             assert torch.equal(one, other), field.name
+        elif one is None:
+            assert other is None, field.name
         else:
             assert one.keys() == other.keys()
             for key in one:

@@ -18,6 +18,7 @@ import torch
 from seqbench.build import build, locate
 from seqbench.identity import without_paths
 from tasks.base import Task
+from tasks.candidates import CandidateTask
 from tasks.classification import Classification
 from tasks.data.base import Example
 from tasks.data.pinned import CARDS, card
@@ -27,7 +28,6 @@ from tasks.language_modelling import LanguageModelling
 from tasks.loading import Batching, sample_rows
 from tasks.next_item import NextItem
 from tasks.regression import Regression
-from tasks.response_selection import ResponseSelection
 from tasks.segmentation import Segmentation
 from tasks.sequence_to_sequence import SequenceToSequence
 from tests.contract.task_cases import SPLITS, Counting, TaskCase, TaskCheck, plain, rows_of, run, tiny
@@ -175,7 +175,7 @@ def trivial_rules_are_pure_and_finite(case: TaskCase) -> None:
 
 def gold(task: Task, split: str) -> dict[int, Any]:
     """Predictions that are right: the references, but where a prediction is a rank."""
-    if isinstance(task, NextItem | ResponseSelection):
+    if isinstance(task, NextItem | CandidateTask):
         return {
             row: {"rank": 1.0, "rank_uniform": 1.0, "rank_popularity": 1.0, "top": []}
             for row in range(len(task.references(split)))
@@ -227,7 +227,7 @@ def targets_change_no_prediction(case: TaskCase) -> None:
 
 def other_target(task: Task, example: Example, neighbour: Example) -> Example:
     """The example with another target, as far as the kind allows."""
-    if isinstance(task, ResponseSelection):
+    if isinstance(task, CandidateTask):
         candidates = example.source[1]
         return replace(example, target=candidates[(candidates.index(example.target) + 1) % len(candidates)])
     if isinstance(task, Segmentation):
@@ -394,7 +394,7 @@ KINDS: dict[TaskCheck, tuple[type[Task], ...]] = {  # checks that are for some k
         Labelling,
         NextItem,
         Regression,
-        ResponseSelection,
+        CandidateTask,
         Segmentation,
         SequenceToSequence,
     ),  # in language modelling the source is the target
