@@ -106,17 +106,20 @@ def read_study(name: str, content: Any, overrides: Sequence[str]) -> Grid:
         for place in product(block):
             own = [tables[kind].get(place[kind].partition("=")[2], {}) for kind in ("task", "encoder")]
             cells += [{**fixed, **own[0], **own[1], **place, **last} for last in product(rest)]
+    tells = ["label"] if _parts("label", blocks) else listed  # what the blocks' own names tell need not be told twice
     vary = [
         key
         for key in {**dict.fromkeys(listed), **rest}
-        if any(len(b.get(key, rest.get(key, []))) > 1 for b in blocks) or _parts(key, blocks)
+        if any(len(b.get(key, rest.get(key, []))) > 1 for b in blocks) or (key in tells and _parts(key, blocks))
     ]
+    told = set(vary) - {"encoder", "task"}  # `pretrain` tells its own keys
+    vary = [key for key in vary if "." not in key or key.partition(".")[0] not in told]
     return Grid(cells=_distinct(cells), study=name, title=file.title, description=file.description, dimensions=vary)
 
 
 def _parts(key: str, blocks: Sequence[Values]) -> bool:
-    """Whether a choice of a whole section (`pretrain`), one a block, tells apart blocks with one encoder and task."""
-    return "." not in key and any(
+    """Whether a value, one a block, tells apart blocks with one encoder and task."""
+    return any(
         a.get(key) != b.get(key) and all(set(a[pair]) & set(b[pair]) for pair in ("encoder", "task"))
         for a, b in itertools.combinations(blocks, 2)
     )

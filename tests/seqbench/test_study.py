@@ -58,7 +58,13 @@ def test_a_study_is_the_union_of_its_blocks() -> None:
     assert grid.dimensions == ["encoder", "task", "seed"]
     first = {**FILE["grid"][0], "seed": [0]}
     staged = read_study("s", {**FILE, "grid": [first, {**first, "pretrain": "lm", "budget.steps": 5}]}, [])
-    assert staged.dimensions == ["encoder", "task", "pretrain"]
+    assert staged.dimensions == ["encoder", "task", "pretrain", "budget.steps"]
+    parts = [first, {**first, "pretrain": "lm", "pretrain.seed": 1}, {**first, "task": ["z"], "optimizer.lr": 0.3}]
+    assert read_study("s", {**FILE, "grid": parts}, []).dimensions == ["encoder", "task", "pretrain"]
+    named = [{**first, "label": "A", "encoder.dim": 8}, {**first, "label": "B", "encoder.dim": [16, 32]}]
+    assert read_study("s", {**FILE, "grid": named}, []).dimensions == ["encoder", "task", "label", "encoder.dim"]
+    named[1]["encoder.dim"] = 16
+    assert read_study("s", {**FILE, "grid": named}, []).dimensions == ["encoder", "task", "label"]
     doubled = {**FILE, "grid": [*FILE["grid"], FILE["grid"][1]]}
     assert cells(read_study("s", doubled, [])) == cells(grid)
 
