@@ -477,6 +477,39 @@ def test_sampled_ranks_are_of_the_drawn_ones_in_any_batch() -> None:
     assert list(scores) == ["ndcg@10", "hr@10_uniform", "ndcg@10_popularity"]
 
 
+def test_each_sampler_draws_as_it_is_called() -> None:
+    """Item 1 in nearly all histories, 2 to 10 in few, the others in one that ends before them: never by popularity."""
+    data = Histories([[1, 2 + i % 9, 2 + (i + 1) % 9] for i in range(300)] + [[3, 4], [5, 6]] * 150)
+    task, _ = next_item(data, candidates=1)
+    drawn = everything(task, "test").negatives[300:, :, 0]  # of rows that have not had item 1
+    even, popular = (torch.bincount(drawn[:, i], minlength=ITEMS) / len(drawn) for i in range(2))
+    assert even[0] == pytest.approx(1 / 18, abs=0.05)
+    assert popular[0] > 0.2
+    assert (even[10:] > 0).all()
+    assert (popular[10:] == 0).all()
+
+
+def test_fewer_candidates_than_asked_for_do_not_beat_the_target() -> None:
+    data = Histories([[*range(1, ITEMS - 1)], [3, 4]])
+    task, encoder = next_item(data, candidates=9)
+    task.eval()
+    batch = task.collate("test", np.array([0]))
+    left = [place for place in batch.negatives[0, 0].tolist() if place != NONE]
+    assert sorted(left) == [ITEMS - 2, ITEMS - 1]
+    assert batch.negatives.shape == (1, 2, 9)
+    with torch.no_grad():
+        prediction = task(encoder, batch).predictions[0]
+        logits = task.head(encoder.table(batch.source.values[0, -1]), encoder)[FIRST:]
+    true = ITEMS - 3  # place of the target
+    assert prediction["rank_uniform"] == 1 + sum(bool(logits[place] > logits[true]) for place in left)
+    assert prediction["rank_popularity"] == 1  # nobody has had what is left
+
+
+def test_an_item_had_twice_is_one_of_the_history() -> None:
+    task, _ = next_item(Histories([[5, 5, 2, 5], [7, 8]]), loss="sampled")
+    assert everything(task, "train").history.tolist() == [[1, 4], [6, 7]]
+
+
 def test_one_score_for_all_is_no_first_place_in_any_ranking() -> None:
     task, encoder = next_item(candidates=5)
     for parameter in task.head.parameters():
