@@ -125,7 +125,8 @@ def _some(settings: Settings, others: Sequence[str], place: Place) -> int:
         kept.write(Path(settings.results), {name: judged})
         print(f"\n{claim.title}: {judged.verdict}")
         for comparison, outcome in zip(claim.comparisons, judged.outcomes, strict=True):
-            said = f"{words.shown(outcome.estimate)}; {words.bound(comparison) or 'no bound'}: {outcome.verdict}"
+            held = outcome.verdict if words.bound(comparison) else "beside"
+            said = f"{words.shown(outcome.estimate)}; {words.bound(comparison) or 'no bound'}: {held}"
             print(f"  {comparison.name}: {outcome.why or said}")
         for line in judged.failed:
             print(f"  {line}")

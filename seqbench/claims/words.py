@@ -10,8 +10,8 @@ from seqbench.claims.verdict import Judged
 
 
 def number(value: float) -> str:
-    """Four digits, as few as needed: 0.0123, 12.35, 1.235e+09."""
-    return f"{value:.4g}"
+    """Four digits, as few as needed: 0.0123, 12.35, 12,350, 1.235e+09."""
+    return f"{value:,.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def shown(estimate: Estimate | None) -> str:
