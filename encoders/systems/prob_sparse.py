@@ -57,7 +57,7 @@ class ProbSparse(nn.Module):
         self.factor, self.causal, self.running_mean = factor, causal, running_mean
         fixed = torch.Generator("cpu").manual_seed(0)
         draws_LU = torch.rand(length, sparse_number(length, factor), generator=fixed, device="cpu")
-        self.register_buffer("draws_LU", draws_LU, persistent=False)
+        self.register_buffer("draws_LU", draws_LU.to(torch.get_default_device()), persistent=False)
 
     def forward(self, q_BHLE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor) -> Tensor:
         """(B, H, L, E)."""

@@ -221,6 +221,9 @@ def test_the_record_has_it_and_scores_stay(tmp_path: Path) -> None:
     assert record.checkpoint == plain.checkpoint
 
 
+SMALLER = {"cue_and_discs": ["task.data.train=4", "task.data.valid=2", "task.data.test=6"]}
+
+
 @pytest.mark.slow
 def test_all_configured_encoders_pass() -> None:
     """Each encoder in the first of these tasks that it can be with, untrained."""
@@ -237,14 +240,14 @@ def test_all_configured_encoders_pass() -> None:
         return check_config(resolve(OmegaConf.create(tree)), names, [])
 
     tasks = {}
-    for name in ("listops", "digits"):
-        tasks[name] = build_task(config("encoder=bag", f"task={name}"))
+    for name in ("listops", "digits", "waves", "cue_and_discs"):
+        tasks[name] = build_task(config("encoder=bag", f"task={name}", *SMALLER.get(name, [])))
         tasks[name].setup()
     left = []
     for encoder in sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml")):
         for name, task in tasks.items():
             try:
-                chosen = config(f"encoder={encoder}", f"task={name}")
+                chosen = config(f"encoder={encoder}", f"task={name}", *SMALLER.get(name, []))
                 torch.manual_seed(1)
                 built = build_encoder(chosen, task.spec)
                 judge(built, task, task.spec, encoder_name=encoder, task_name=name)
@@ -269,4 +272,4 @@ def test_all_configured_encoders_pass() -> None:
             break
         else:
             left.append(encoder)
-    assert set(left) <= {"own", "pretrained", "repeat_last", "majority", "random", "dlinear", "fcn"}, left
+    assert set(left) <= {"own", "pretrained"}, left

@@ -22,6 +22,7 @@ from tasks.metrics.exact_match import ExactMatch
 from tasks.metrics.frames import FrameNLL
 from tasks.metrics.likelihood import BitsPerCharacter, Perplexity
 from tasks.metrics.modules import as_evaluate
+from tasks.metrics.overlap import Dice, Hausdorff95
 from tasks.metrics.ranking import (
     HR10,
     MRR,
@@ -145,6 +146,10 @@ RANKED = [{"rank": 1.0, "top": [4, 2]}, {"rank": 3.5, "top": [1]}, {"rank": 12.0
 SAMPLED = [{"rank": 99.0, "rank_uniform": 1.0 + i, "rank_popularity": 9.5 + i} for i in range(3)]
 WINDOWS = RNG.normal(size=(2, 3, 4, 2)).tolist()
 COUNTS = ([[3.0, 2.0, 7.0], [5.0, 4.0, 9.0]], [[0.0, 2.0, 7.0], [0.0, 4.0, 9.0]])
+IMAGES = (
+    [np.eye(4, dtype=np.uint8), np.ones((3, 5), dtype=np.uint8)],
+    [np.tri(4, dtype=np.uint8), np.eye(3, 5, dtype=np.uint8)],
+)
 CASES: list[tuple[Metric, list[Any], list[Any]]] = [
     (Accuracy(), ["a", "b", "a"], ["a", "a", "a"]),
     (Accuracy(), [0, 1, 2], [0, 1, 1]),
@@ -173,6 +178,8 @@ CASES: list[tuple[Metric, list[Any], list[Any]]] = [
     (WordErrorRate(), TAGS, GOLD),
     (SymbolErrorRate(), TAGS, GOLD),
     (FrameNLL(), [(2.5, 4), (1.0, 3)], [(0.0, 4), (0.0, 3)]),
+    (Dice(), *IMAGES),
+    (Hausdorff95(), *IMAGES),
 ]
 
 
