@@ -37,6 +37,7 @@ COMMON = [
 ]
 SHORT = [*COMMON, "encoder=lstm,tcn", "seed=0,1", "budget.steps=40", "budget.eval_every=20"]
 LONG = [*COMMON, "encoder=lstm", "seed=0,1", "budget.steps=1200", "budget.eval_every=60"]
+ENDLESS = [*LONG, "budget.steps=1000000"]  # of cells that are to be killed, however late
 
 
 class Lab:
@@ -196,13 +197,13 @@ def test_preempted_out_of_time_and_a_node_lost(lab: Lab, home: Callable[..., dic
 def test_who_never_comes_back_is_a_row_and_a_sweep_goes_on_without_its_process(lab: Lab) -> None:
     """Nothing is requeued here. One process is killed as for want of memory, one node dies, nobody watches."""
     lab.site("options: [--no-requeue]\n")
-    with lab.begun("hydra/launcher=slurm", *LONG) as sweep:
+    with lab.begun("hydra/launcher=slurm", *ENDLESS) as sweep:
         for index in (0, 1):
             wait(f"cell {index} trains", lab.training(index))
         sweep.send_signal(signal.SIGKILL)
         sweep.wait()
     nodes = [lab.cluster.node(lab.job(index)) for index in (0, 1)]
-    with lab.begun("hydra/launcher=slurm", *LONG) as sweep:
+    with lab.begun("hydra/launcher=slurm", *ENDLESS) as sweep:
         wait("the second command sees the jobs", lambda: "2 in the queue" in (lab.folder / "sweep.log").read_text())
         victims = [
             process
