@@ -13,6 +13,12 @@ function figure(plot) {
   if (named) x.ticks = plot.places.map((_, n) => n);
   const y = axis(Math.min(...ys), Math.max(...ys), H - BOTTOM, TOP, { log: logY });
   const svg = chart(plot.name, x, y, plot.x, plot.y, place, short);
+  if (plot.places.length > 8) {
+    for (const text of svg.querySelectorAll(`text[y="${H - BOTTOM + 18}"]`)) {
+      const at = text.getAttribute("x");
+      for (const [key, value] of [["text-anchor", "end"], ["transform", `rotate(-50 ${at} ${H - BOTTOM + 12})`]]) text.setAttribute(key, value);
+    }
+  }
   const legend = make("p", { class: "legend" });
   plot.lines.forEach((line, n) => {
     const kind = `s${n % 7}`, dashes = DASHES[Math.floor(n / 7) % DASHES.length];
@@ -27,5 +33,5 @@ function figure(plot) {
     const key = draw("svg", { class: kind, viewBox: "0 0 22 8", "aria-hidden": "true" }, draw("line", { x1: 0, x2: 22, y1: 4, y2: 4, "stroke-dasharray": dashes }));
     legend.append(make("span", {}, key, line.label));
   });
-  return make("figure", {}, make("figcaption", {}, plot.name), svg, legend);
+  return make("figure", { class: "plot" }, make("figcaption", {}, plot.name), svg, legend);
 }

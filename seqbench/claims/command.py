@@ -125,9 +125,9 @@ def _some(settings: Settings, others: Sequence[str], place: Place) -> int:
         kept.write(Path(settings.results), {name: judged})
         print(f"\n{claim.title}: {judged.verdict}")
         for comparison, outcome in zip(claim.comparisons, judged.outcomes, strict=True):
-            held = outcome.verdict if words.bound(comparison) else "beside"
-            said = f"{words.shown(outcome.estimate)}; {words.bound(comparison) or 'no bound'}: {held}"
-            print(f"  {comparison.name}: {outcome.why or said}")
+            claimed = words.bound(comparison) or "no bound"
+            told = f"{words.shown(outcome.estimate)}; {claimed}: {words.said(comparison, outcome)}"
+            print(f"  {comparison.name}: {outcome.why or told}")
         for line in judged.failed:
             print(f"  {line}")
         code = max(code, int(bool(judged.failed) or judged.verdict == "not run"))

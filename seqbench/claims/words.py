@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from seqbench.claims.estimate import Estimate
 from seqbench.claims.sheet import Claim, Comparison
-from seqbench.claims.verdict import Judged
+from seqbench.claims.verdict import Judged, Outcome
 
 
 def number(value: float) -> str:
@@ -65,6 +65,11 @@ def command(name: str) -> str:
     return f"python scripts/claims.py claim={name}"
 
 
+def said(comparison: Comparison, outcome: Outcome) -> str:
+    """The verdict on a comparison; `beside` for one that does not decide."""
+    return outcome.verdict if comparison.decides else "beside"
+
+
 def table(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
     """All claims that have a verdict, as a Markdown table, then what each comparison came to."""
     rows = ["| claim | statement | published | verdict | command | runs, time |", f"|{'---|' * 6}"]
@@ -81,7 +86,6 @@ def table(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
         for comparison, outcome in zip(claim.comparisons, judged.outcomes, strict=True):
             found = outcome.estimate
             b = "" if found is None or found.b is None else number(found.b)
-            verdict = outcome.verdict if comparison.decides else "beside"
             cells7 = (
                 comparison.name,
                 measure(comparison),
@@ -89,7 +93,7 @@ def table(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
                 shown(found),
                 "" if found is None else number(found.a),
                 b,
-                verdict,
+                said(comparison, outcome),
             )
             details.append(f"| {' | '.join(_cell(text) for text in cells7)} |")
         details += ["", *([claim.reading.strip(), ""] if claim.reading else [])]

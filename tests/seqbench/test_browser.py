@@ -13,6 +13,10 @@ from seqbench import verified
 from seqbench.board import collect, page
 from seqbench.board.summary import Method
 from seqbench.board.table import build
+from seqbench.claims import page as claims_page
+from seqbench.claims.curves import Dot, Line
+from seqbench.claims.sheet import Claim, Comparison
+from seqbench.claims.verdict import Judged, Outcome, Plot
 from seqbench.record import TrialFacts, TuningFacts
 from seqbench.store import Store
 from seqbench.verified import Verified
@@ -344,3 +348,31 @@ def test_no_other_script_may_run(browser: Any, file: Path, tmp_path: Path) -> No
     assert tab.evaluate("window.hacked === undefined")
     assert tab.locator("#scatter path.mark").count() > 0  # ours does
     tab.close()
+
+
+def test_plots_of_claims_are_lines_over_names_or_numbers(browser: Any, tmp_path: Path) -> None:
+    names = tuple(format(i, "04b") for i in range(16))
+    dots = tuple(Dot(x=float(i), y=0.1 + 0.01 * i, low=0.1, high=0.3, seeds=3) for i in range(16))
+    comparison = Comparison(name="x", a={}, of="test/accuracy", at_least=0.0)
+    curve = {"name": "c", "x": "encoder.unmasked", "y": "test/accuracy", "lines": {"a": {}}}
+    about = {"title": "t", "paper": "p", "statement": "s", "published": "q", "study": "families"}
+    claim = Claim.model_validate(about | {"comparisons": [comparison], "curves": [curve, {**curve, "name": "n"}]})
+    line = Line(label="a", dots=dots)
+    judged = Judged(
+        verdict="not run",
+        outcomes=(Outcome(name="x", verdict="not run", estimate=None, why="1 run has no score"),),
+        plots=(Plot(name="c", lines=(line,), places=names), Plot(name="n", lines=(line,))),
+        ids=(),
+        missing=1,
+        failed=(),
+        seconds=0.0,
+    )
+    (tmp_path / "index.html").write_text(claims_page.render({"k": claim}, {"k": judged}), encoding="utf-8")
+    for tab in opened(browser, tmp_path / "index.html"):
+        over_names, over_numbers = tab.locator("figure").all()
+        ticks = over_names.locator("text").evaluate_all("all => all.map((text) => text.textContent)")
+        assert set(names) <= set(ticks)
+        assert "0101" not in over_numbers.inner_text()
+        for figure in (over_names, over_numbers):
+            assert figure.locator("path.curve").evaluate("path => getComputedStyle(path).fill") == "none"
+            assert figure.locator("circle").count() == 16

@@ -246,6 +246,15 @@ def test_a_plot_over_names(tmp_path: Path) -> None:
         line(curve, "all", runs, ["a", "c"])
 
 
+def test_what_does_not_decide_is_beside(runs: list[Run]) -> None:
+    shown = comparison(name="y", decides=False)
+    outcome = judge(claim(comparison(), shown), runs, confidence=0.95).outcomes[1]
+    assert outcome.verdict == "reproduced"
+    assert words.said(shown, outcome) == "beside"
+    assert words.said(comparison(), outcome) == "reproduced"
+    assert [words.number(x) for x in (0.012345, 104331.0, 1.2345e9)] == ["0.01235", "104,331", "1.234e+09"]
+
+
 def test_the_page_holds_hostile_words_harmlessly(runs: list[Run]) -> None:
     hostile = "</script><script>alert(1)</script>"
     this = claim(
