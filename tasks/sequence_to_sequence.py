@@ -15,10 +15,12 @@ from pydantic import Field
 from torch import Tensor
 
 from encoders.base import Decoder, Encoder, InputSpec, Sequences
+from tasks import likelihoods
 from tasks.base import Accounting, Batch, DataError, Output, Task
 from tasks.data.base import SPLITS, DataSet, Example
 from tasks.heads import VocabularyHead
 from tasks.metrics.base import Metric
+from tasks.metrics.likelihood import Perplexity
 from tasks.padding import Ragged
 from tasks.search import Search
 from tasks.specials import Frame
@@ -45,6 +47,9 @@ class SequenceToSequence(Task):
 
     A source beyond `max_length` ids (its EOS counted) and a target beyond `max_target_length` are cut and counted; a
     cut target isn't taught to end. References are never cut. `tie`: the output weights are the input table.
+
+    Without a `search` no output is made: a prediction is (nats, tokens, 0), of the target's -log p, whose metric is
+    Perplexity alone, over the tokens that are fed.
     """
 
     needs = Decoder
@@ -56,13 +61,16 @@ class SequenceToSequence(Task):
         data: DataSet,
         metrics: list[Metric],
         tokenizer: Tokenizer,
-        search: Search,
+        search: Search | None,
         max_length: Annotated[int, Field(gt=1)],
         max_target_length: Annotated[int, Field(gt=0)],
         label_smoothing: Annotated[float, Field(ge=0, lt=1)],
         tie: bool,
     ) -> None:
         super().__init__(data=data, metrics=metrics)
+        if any(isinstance(metric, Perplexity) != (search is None) for metric in metrics):
+            right = "Perplexity is the one metric without" if search is None else "Perplexity is of search: null"
+            raise ValueError(f"metrics: {', '.join(metric.name for metric in metrics)}; {right}")
         self.tokenizer, self.search = tokenizer, search
         self.max_length, self.max_target_length = max_length, max_target_length
         self.label_smoothing, self.tie = label_smoothing, tie
@@ -90,7 +98,7 @@ class SequenceToSequence(Task):
         examples = self.examples[split]
         parts = [_parts(e.source) for e in examples]
         pieces = iter(self.tokenizer.encode([text for row in parts for text in row]))
-        one, several, target = self.tokenizer.frame(1), self.tokenizer.frame(2), self._target_frame()
+        one, several, target = self.tokenizer.frame(1), self.tokenizer.frame(2), target_frame(self.tokenizer)
         one = one.ended(self.tokenizer.specials.eos)
         sources = [several.join([next(pieces).ids for _ in row]) for row in parts]
         targets = [e.ids for e in self.tokenizer.encode([e.target for e in examples])]
@@ -99,18 +107,6 @@ class SequenceToSequence(Task):
         self.sources[split] = Ragged((one.around(x[:room]) for x in sources), np.int64)
         whole = (target.around(y)[: self.max_target_length + 2] for y in targets)
         self.targets[split] = Ragged(whole, np.int64)
-
-    def _target_frame(self) -> Frame:
-        """What stands around a target: what the decoder starts with, and the end."""
-        bos, eos = self.tokenizer.specials.bos, self.tokenizer.specials.eos
-        frame = self.tokenizer.frame(1).ended(eos)
-        begin = frame.before if frame.before[:1] == (bos,) else (bos, *frame.before)
-        return Frame(before=begin, after=frame.after)
-
-    def _forbidden(self) -> list[int]:
-        """Ids that are never an output."""
-        frame = self._target_frame()
-        return sorted(self.tokenizer.special_ids - {*frame.before[1:], *frame.after})
 
     def lengths(self, split: str) -> NDArray[np.int64]:
         """Positions of source and target together."""
@@ -124,13 +120,7 @@ class SequenceToSequence(Task):
 
     def collate(self, split: str, rows: NDArray[np.int64]) -> SequenceToSequenceBatch:
         """Rows by number."""
-        whole = self.targets[split].sequences(rows)
-        return SequenceToSequenceBatch(
-            index=torch.from_numpy(np.asarray(rows, dtype=np.int64)),
-            source=self.sources[split].sequences(rows),
-            target=Sequences(values=whole.values[:, :-1] * whole.mask[:, 1:], mask=whole.mask[:, 1:]),
-            label=whole.values[:, 1:],
-        )
+        return taught(rows, self.sources[split].sequences(rows), self.targets[split].sequences(rows))
 
     # -- with an encoder -----------------------------------------------------------------------------------------
     def attach(self, encoder: Encoder) -> None:
@@ -148,18 +138,23 @@ class SequenceToSequence(Task):
         smoothing = self.label_smoothing if self.training else 0.0
         loss = F.cross_entropy(logits_MV.float(), batch.label[real_BT], label_smoothing=smoothing)
         loss = sum((*before.losses.values(), *states.losses.values()), loss)
-        predictions = [] if self.training else self.generate(encoder, batch.source)
+        predictions: list[Any] = []
+        if not self.training and self.search is None:
+            predictions = likelihoods.of_rows(logits_MV, batch.label[real_BT], real_BT)
+        elif not self.training:
+            predictions = self.generate(encoder, batch.source)
         return Output(loss=loss, items=len(logits_MV), predictions=predictions)
 
     def generate(self, encoder: Decoder, source: Sequences) -> list[str] | list[list[str]]:
         """The output for each row of `source`, in the form of the data set's targets."""
+        assert self.search is not None
 
         def logits(states_BD: Tensor) -> Tensor:
             logits_BV: Tensor = self.head(states_BD, encoder)
             index = torch.tensor(forbidden, dtype=torch.int64, device=logits_BV.device)
             return logits_BV.index_fill(1, index, -torch.inf)
 
-        specials, forbidden = self.tokenizer.specials, self._forbidden()
+        specials, forbidden = self.tokenizer.specials, sorted(forbidden_ids(self.tokenizer))
         found = self.search(
             encoder, logits, source, bos=specials.bos, eos=specials.eos, max_new=self.spec.target_length
         )
@@ -167,8 +162,21 @@ class SequenceToSequence(Task):
         return [text.split() for text in texts] if self.words else texts
 
     # -- without one ---------------------------------------------------------------------------------------------
+    def references(self, split: str) -> list[Any]:
+        """The targets; without a search the tokens that they have."""
+        if self.search is None:
+            return [(0.0, length - 1, 0) for length in self.targets[split].lengths.tolist()]
+        return super().references(split)
+
     def trivial(self, rule: str, split: str, seed: int) -> dict[int, Any]:
-        """`majority`: the most frequent training target (of equals the first); `random`: a training target each."""
+        """`majority`: the most frequent training target (of equals the first); `random`: a training target each.
+
+        Without a search the likelihood by frequencies of ids in training, and by ids that are all alike.
+        """
+        if self.search is None and rule in self.rules:
+            never = forbidden_ids(self.tokenizer) - {self.tokenizer.specials.unk}
+            train, rows = self.targets["train"], self.targets[split]
+            return likelihoods.of_unigrams(rule, train, rows, self.tokenizer.vocab_size, never)
         targets = [example.target for example in self.examples["train"]]
         number = len(self.examples[split])
         if rule == "majority":
@@ -179,6 +187,30 @@ class SequenceToSequence(Task):
             picks = np.random.default_rng([seed, SPLITS.index(split)]).integers(len(targets), size=number)
             return {row: targets[pick] for row, pick in enumerate(picks)}
         return super().trivial(rule, split, seed)
+
+
+def target_frame(tokenizer: Tokenizer) -> Frame:
+    """What stands around a target: what the decoder starts with, and the end."""
+    bos, eos = tokenizer.specials.bos, tokenizer.specials.eos
+    frame = tokenizer.frame(1).ended(eos)
+    begin = frame.before if frame.before[:1] == (bos,) else (bos, *frame.before)
+    return Frame(before=begin, after=frame.after)
+
+
+def forbidden_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Ids that are never an output."""
+    frame = target_frame(tokenizer)
+    return tokenizer.special_ids - {*frame.before[1:], *frame.after}
+
+
+def taught(rows: NDArray[np.int64], source: Sequences, whole: Sequences) -> SequenceToSequenceBatch:
+    """A batch of sources and of targets in their frame: what is fed lacks the last id, what is asked for the first."""
+    return SequenceToSequenceBatch(
+        index=torch.from_numpy(np.asarray(rows, dtype=np.int64)),
+        source=source,
+        target=Sequences(values=whole.values[:, :-1] * whole.mask[:, 1:], mask=whole.mask[:, 1:]),
+        label=whole.values[:, 1:],
+    )
 
 
 def _parts(source: Any) -> tuple[Any, ...]:
