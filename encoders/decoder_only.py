@@ -66,7 +66,7 @@ class DecoderOnly(Decoder):
         x_BLD, mask_BL = self.embed(source)
         rows = segments_of(mask_BL, packed=self.packed)
         x_BLD, _ = self.stack(pack(x_BLD, rows), mask_BL, segments=rows, keep=False)
-        return States(values=unpack(x_BLD, rows), mask=mask_BL)
+        return States(values=unpack(x_BLD, rows), mask=mask_BL, losses=self.stack.position.losses())
 
     def prefill(self, source: Sequences) -> States:
         """As forward, with the keys and values of every layer."""

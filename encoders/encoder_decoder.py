@@ -89,7 +89,9 @@ class EncoderDecoder(Decoder):
         memory_BLD, _ = self.encoder(x_BLD, mask_BL, segments=rows, keep=False)
         memory, memory_mask = self.decoder.remember(memory_BLD), mask_BL if rows is None else None
         y_BLD, _ = self.decoder(x_BLD, mask_BL, memory=memory, memory_mask=memory_mask, segments=rows, keep=False)
-        return States(values=unpack(y_BLD, rows), mask=mask_BL)
+        of_source = {f"source_{name}": loss for name, loss in self.encoder.position.losses().items()}
+        losses = {**self.decoder.position.losses(), **of_source}
+        return States(values=unpack(y_BLD, rows), mask=mask_BL, losses=losses)
 
     def prefill(self, source: Sequences) -> States:
         """States of the encoder alone, with their keys and values for the decoder's cross-attention."""

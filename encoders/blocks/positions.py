@@ -15,7 +15,14 @@ Rotation = tuple[Tensor, Tensor]  # cosine and sine, each (B, L, 1, E / 2)
 
 
 class PositionModule(nn.Module):
-    """The three ways in which positions enter a stack; each kind takes one of them, and leaves the others be."""
+    """The three ways in which positions enter a stack; each kind takes one of them, and leaves the others be.
+
+    Positions that are learnt may have losses, and steps of training in which a row stands elsewhere.
+    """
+
+    def places(self, positions_BL: Tensor, rows: int) -> Tensor:
+        """Where these stand in this pass of a batch of so many rows, (1 or rows, L); in evaluation as they are."""
+        return positions_BL
 
     def add(self, x_BLD: Tensor, positions_BL: Tensor) -> Tensor:
         """Embeddings with their positions added."""
@@ -28,6 +35,10 @@ class PositionModule(nn.Module):
     def bias(self, query_BT: Tensor, key_BS: Tensor) -> Tensor | None:
         """What is added to the scores, (B, H, T, S), or None."""
         return None
+
+    def losses(self) -> dict[str, Tensor]:
+        """Auxiliary losses of the last pass in training, each () and weighted, given once; what States.losses takes."""
+        return {}
 
 
 class Position(ABC):

@@ -181,6 +181,8 @@ class Stack(nn.Module):
             key_positions = query_positions = layout.positions
         elif queries == keys:  # nothing cached: right padding leaves positions as they are counted
             key_positions = query_positions = torch.arange(queries, device=x_BTD.device).unsqueeze(0)
+            if self.training and not keep:  # what follows is counted on from where it is
+                key_positions = query_positions = self.position.places(query_positions, len(mask_BS))
         else:
             key_positions = positions_of(mask_BS)
             query_positions = key_positions[:, keys - queries :]

@@ -111,8 +111,8 @@ def rates(node: Any, path: str = "") -> dict[str, float]:
 
 
 def made(case: Case, changes: dict[str, float]) -> Encoder:
-    """The case's encoder with other rates."""
-    node = copy.deepcopy(case.node)
+    """The case's encoder with other rates; whatever else a step of training may do by a `chance` never happens."""
+    node = _never(copy.deepcopy(case.node))
     for key, rate in changes.items():
         *sections, last = key.split(".")
         part = node
@@ -120,6 +120,13 @@ def made(case: Case, changes: dict[str, float]) -> Encoder:
             part = part[section]
         part[last] = rate
     return replace(case, node=node).make()
+
+
+def _never(node: Any) -> Any:
+    return {
+        key: _never(value) if isinstance(value, dict) else 0.0 if key == "chance" else value
+        for key, value in node.items()
+    }
 
 
 def places(encoder: nn.Module) -> dict[str, float]:
