@@ -145,6 +145,32 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Graph:
+    """Whose the channels of a position are: `width` of each node of a graph (a skeleton's joints), node by node."""
+
+    nodes: int  # N
+    width: int  # channels of a node: its coordinates
+    edges: tuple[tuple[int, int], ...]  # each once, of two different nodes, in either order
+    parts: tuple[tuple[int, ...], ...] = ()  # nodes that belong together: head, torso, an arm
+
+    def __post_init__(self) -> None:
+        if self.nodes < 1 or self.width < 1:
+            raise ValueError(f"Graph: {self.nodes} nodes of {self.width} channels")
+        named = {node for group in (*self.edges, *self.parts) for node in group}
+        wrong = sorted(node for node in named if not 0 <= node < self.nodes)
+        loops = [edge for edge in self.edges if len(set(edge)) != 2]
+        if wrong or loops or len({frozenset(edge) for edge in self.edges}) != len(self.edges):
+            raise ValueError(f"Graph: {wrong or loops or self.edges}; edges are pairs of nodes 0 to N - 1, each once")
+
+    def adjacency(self) -> Tensor:
+        """(N, N) float32, 1 between neighbours: symmetric, its diagonal 0."""
+        rows = [[0.0] * self.nodes for _ in range(self.nodes)]
+        for a, b in self.edges:
+            rows[a][b] = rows[b][a] = 1.0
+        return torch.tensor(rows, device="cpu")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InputSpec:
     """What a task feeds; read by encoders/blocks/embedding.py and for lengths. Exactly one of vocab_size, channels."""
 
@@ -154,6 +180,7 @@ class InputSpec:
     target_length: int = 0  # positions that decode() may add at most; of a forecast, those that are asked for
     vocabulary: str | None = None  # sha256 of the tokenizer.json that the ids are of; None: of no checkpoint
     grid: Grid | None = None  # how positions lie in an image; an encoder may read them as a sequence all the same
+    graph: Graph | None = None  # whose the channels are; an encoder may read them as one vector all the same
     streams: dict[str, InputSpec] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -165,6 +192,8 @@ class InputSpec:
             squares, pixels = self.grid.rows * self.grid.columns, self.grid.patch**2
             if self.max_length != squares or not self.channels or self.channels % pixels:
                 raise ValueError(f"InputSpec: {self.max_length} positions of {self.channels} channels for {self.grid}")
+        if self.graph is not None and self.channels != self.graph.nodes * self.graph.width:
+            raise ValueError(f"InputSpec: {self.channels} channels for {self.graph.nodes} nodes of {self.graph.width}")
 
 
 class Encoder(nn.Module, ABC):

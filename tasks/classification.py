@@ -67,7 +67,7 @@ class Classification(Task):
 
     def outline(self) -> InputSpec:
         """Length as configured; vocabulary or channels are stand-ins."""
-        return sources.outline(self.tokenizer, self.max_length, self.streams)
+        return sources.outline(self.tokenizer, self.max_length, self.streams, self.data.graph)
 
     def prepare(self) -> None:
         """Vocabulary and classes from the training split; ids and labels of all three."""
@@ -86,7 +86,7 @@ class Classification(Task):
                     raise DataError(_unseen(example.target, self.classes, example.place(split, row)))
                 labels[row] = places[example.target]
             self.labels[split] = labels
-        self.spec = sources.spec(self.tokenizer, self.max_length, self.sources["train"], self.streams)
+        self.spec = sources.spec(self.tokenizer, self.max_length, self.sources["train"], self.streams, self.data.graph)
 
     def attach(self, encoder: Encoder) -> None:
         """A linear layer (D -> K) over the pooled states."""

@@ -66,7 +66,7 @@ class Regression(Task):
 
     def outline(self) -> InputSpec:
         """Length as configured; vocabulary or channels are stand-ins."""
-        return sources.outline(self.tokenizer, self.max_length)
+        return sources.outline(self.tokenizer, self.max_length, graph=self.data.graph)
 
     # -- data ----------------------------------------------------------------------------------------------------
     def prepare(self) -> None:
@@ -81,7 +81,7 @@ class Regression(Task):
             self.tokenizer.fit([text for example in self.examples["train"] for text in sources.texts(example.source)])
         for split in SPLITS:
             self._encode(split)
-        self.spec = sources.spec(self.tokenizer, self.max_length, self.sides["train"][0])
+        self.spec = sources.spec(self.tokenizer, self.max_length, self.sides["train"][0], graph=self.data.graph)
 
     def _encode(self, split: str) -> None:
         rows = [sources.texts(example.source) for example in self.examples[split]]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.base import InputSpec, Sequences
+from encoders.base import Graph, InputSpec, Sequences
 from tasks.data.base import DataError, Example
 from tasks.padding import Ragged
 from tasks.streams import Streams
@@ -37,19 +37,29 @@ class Sources:
         return replace(found, streams={name: stream.sequences(rows) for name, stream in every.items()})
 
 
-def outline(tokenizer: Tokenizer | None, max_length: int, streams: Streams | None = None) -> InputSpec:
+def outline(
+    tokenizer: Tokenizer | None, max_length: int, streams: Streams | None = None, graph: Graph | None = None
+) -> InputSpec:
     """A spec with stand-ins, for Task.outline."""
     further = streams.outline() if streams else {}
     if tokenizer is None:
-        return InputSpec(max_length=max_length, channels=STAND_IN, streams=further)
+        channels = STAND_IN if graph is None else graph.nodes * graph.width
+        return InputSpec(max_length=max_length, channels=channels, graph=graph, streams=further)
     return InputSpec(max_length=max_length, vocab_size=STAND_IN, streams=further)
 
 
-def spec(tokenizer: Tokenizer | None, max_length: int, sources: Sources, streams: Streams | None = None) -> InputSpec:
+def spec(
+    tokenizer: Tokenizer | None,
+    max_length: int,
+    sources: Sources,
+    streams: Streams | None = None,
+    graph: Graph | None = None,
+) -> InputSpec:
     """The spec of what is fed, once the training split is read."""
     further = streams.specs() if streams else {}
     if tokenizer is None:
-        return InputSpec(max_length=max_length, channels=sources.rows.values.shape[1], streams=further)
+        channels = sources.rows.values.shape[1]
+        return InputSpec(max_length=max_length, channels=channels, graph=graph, streams=further)
     further |= {} if sources.types is None else {"type": InputSpec(max_length=max_length, vocab_size=2)}
     return InputSpec(
         max_length=max_length, vocab_size=tokenizer.vocab_size, vocabulary=tokenizer.vocabulary, streams=further

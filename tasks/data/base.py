@@ -6,7 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from encoders.base import Graph
 
 SPLITS = ("train", "valid", "test")
 
@@ -82,6 +85,9 @@ class DataSet(ABC):
     )  # arguments that `read("test")` alone depends on, each
     # with the value of the run that trains: a run that differs from it in these alone takes its weights
     streams: Mapping[str, Stream] = MappingProxyType({})  # what every example has in `streams`, known without reading
+    graph: Graph | None = (
+        None  # whose the channels of a source are, where they are of a graph's nodes; known without reading
+    )
     modality: str  # text, code, items, time series, speech, image, synthetic, ... : a filter of the board
 
     @abstractmethod

@@ -41,7 +41,7 @@ class Prefix(DataSet):
         self.data, self.share, self.of, self.limit = data, share, of, limit
         self.version = data.version  # type: ignore[misc]  # of the examples, which are its own
         self.overlap, self.independent_valid = data.overlap, data.independent_valid  # type: ignore[misc]
-        self.modality = data.modality
+        self.modality, self.graph = data.modality, data.graph
 
     def identity(self) -> list[FileFact]:
         """The files of the other one."""
