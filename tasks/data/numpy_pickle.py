@@ -27,7 +27,8 @@ class _NumpyOnly(pickle.Unpickler):
 def read_numpy_pickle(path: Path, *, name: str) -> Any:
     """Lists, mappings, texts, numbers and arrays of a pickle of Python 2, or of Python 3 from protocol 3 on.
 
-    Texts of Python 2 are ISO-8859-1. `name` is the data set's. Raises DataError for a file that names anything but numpy's arrays, or is broken.
+    Texts of Python 2 are ISO-8859-1. `name` is the data set's. Raises DataError for a file that names anything
+    but numpy's arrays, or is broken.
     """
     try:
         with path.open("rb") as file:
