@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class JHMDBPose(PinnedSet):
 
     pinned = "jhmdb-pose"
     modality = "skeleton"
-    graph: ClassVar[Graph] = SKELETON
+    graph = SKELETON
 
     def read(self, split: str) -> Sequence[Example]:
         """Clips in the order of the file."""

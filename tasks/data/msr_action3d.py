@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 
@@ -53,7 +52,7 @@ class MSRAction3D(PinnedSet):
 
     pinned = "msr-action3d-as1"
     modality = "skeleton"
-    graph: ClassVar[Graph] = SKELETON
+    graph = SKELETON
 
     def read(self, split: str) -> Sequence[Example]:
         """Recordings of the split's subjects."""

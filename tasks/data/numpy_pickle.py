@@ -18,7 +18,7 @@ class _NumpyOnly(pickle.Unpickler):
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             from numpy._core import multiarray
 
-            return multiarray._reconstruct  # type: ignore[attr-defined]  # private, as pickles name it
+            return multiarray._reconstruct  # private, as pickles name it
         if module == "numpy" and name in ("ndarray", "dtype"):
             return getattr(np, name)
         raise pickle.UnpicklingError(f"it names {module}.{name}, and only arrays of numbers are read")
