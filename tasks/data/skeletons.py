@@ -19,7 +19,8 @@ def normalised(
     if not unit > 0:
         raise ValueError(f"joints {length[0]} and {length[1]} lie in one place in all frames")
     moved = (joints_LNC - joints_LNC[:, list(centre)].mean(axis=(0, 1))) / unit
-    return moved.reshape(len(moved), -1).astype(np.float32)
+    frames: NDArray[np.float32] = moved.reshape(len(moved), -1).astype(np.float32)
+    return frames
 
 
 def filled(joints_LNC: NDArray[np.float64], lost_LN: NDArray[np.bool_]) -> NDArray[np.float64]:
