@@ -69,7 +69,7 @@ class Task(nn.Module, ABC):
     """
 
     version: ClassVar[int] = 1  # goes up whenever scores change
-    needs: ClassVar[type[Encoder]] = Encoder  # type: ignore[type-abstract]  # Decoder, for a task that generates
+    needs: type[Encoder] = Encoder  # type: ignore[type-abstract]  # Decoder, for a task that generates
     needs_causal: ClassVar[bool] = False  # True, for language modelling
     needs_all_positions: ClassVar[bool] = False  # True where each position has its own target: no patches
     names_a_class: ClassVar[bool] = False  # True where a prediction is one of a few classes, the example's

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from encoders.base import Encoder, InputSpec, Sequences
+from encoders.base import Decoder, Encoder, InputSpec, Sequences
 from tasks import sources
 from tasks.base import Accounting, Batch, Output, Task
 from tasks.data.base import SPLITS, DataError, DataSet
@@ -38,7 +38,9 @@ class Classification(Task):
 
     `tokenizer: null` for sources of channels (L, C). Sources longer than `max_length` positions are cut and counted. A
     pair of texts is read as one sequence, "left SEP right", of which the longer side is cut first.
-    `readout`: `auto` is the last real state of a causal encoder and the mean over real states of any other.
+    `readout`: `auto` is the last real state of a causal encoder and the mean over real states of any other. `echo` is
+    of a Decoder, as BART is read (Lewis et al. 2020, arXiv 1910.13461, section 3.1): the text, ended by EOS, is the
+    source and the target as well; the state that is to tell EOS goes through a layer with tanh, as in its code.
     `label_smoothing` (Szegedy et al. 2016, arXiv 1512.00567, section 7) in [0, 1), in training alone. Raises DataError
     for a class that training does not have, and for a training split of one class.
     """
@@ -53,11 +55,15 @@ class Classification(Task):
         data: DataSet,
         tokenizer: Tokenizer | None,
         max_length: Annotated[int, Field(gt=0)],
-        readout: Literal["auto", "mean", "max", "first", "last"],
+        readout: Literal["auto", "mean", "max", "first", "last", "echo"],
         label_smoothing: Annotated[float, Field(ge=0, lt=1)],
         metrics: list[Metric],
     ) -> None:
         super().__init__(data=data, metrics=metrics)
+        if readout == "echo" and (tokenizer is None or data.streams):
+            raise ValueError("readout: echo tells a text again: it needs a tokenizer, and data without streams")
+        if readout == "echo":
+            self.needs = Decoder  # type: ignore[type-abstract]
         self.tokenizer, self.max_length = tokenizer, max_length
         self.readout, self.label_smoothing = readout, label_smoothing
         self.streams = Streams(data.streams, max_length)
@@ -67,18 +73,21 @@ class Classification(Task):
 
     def outline(self) -> InputSpec:
         """Length as configured; vocabulary or channels are stand-ins."""
-        return sources.outline(self.tokenizer, self.max_length, self.streams, self.data.graph)
+        spec = sources.outline(self.tokenizer, self.max_length, self.streams, self.data.graph)
+        return replace(spec, target_length=self.max_length) if self.readout == "echo" else spec
 
     def prepare(self) -> None:
         """Vocabulary and classes from the training split; ids and labels of all three."""
+        end: int | None = None
         if self.tokenizer is not None:
             self.tokenizer.fit([text for example in self.examples["train"] for text in sources.texts(example.source)])
+            end = self.tokenizer.specials.eos if self.readout == "echo" else None
         self.classes = class_names([example.target for example in self.examples["train"]])
         self.streams.fit(self.examples["train"])
         places = {name: k for k, name in enumerate(self.classes)}
         for split in SPLITS:
             self.sources[split] = sources.encode(
-                self.examples[split], self.tokenizer, self.max_length, split, self.streams
+                self.examples[split], self.tokenizer, self.max_length, split, self.streams, end=end
             )
             labels = np.zeros(len(self.examples[split]), dtype=np.int64)
             for row, example in enumerate(self.examples[split]):
@@ -87,15 +96,21 @@ class Classification(Task):
                 labels[row] = places[example.target]
             self.labels[split] = labels
         self.spec = sources.spec(self.tokenizer, self.max_length, self.sources["train"], self.streams, self.data.graph)
+        if self.readout == "echo":
+            self.spec = replace(self.spec, target_length=self.max_length)
 
     def attach(self, encoder: Encoder) -> None:
-        """A linear layer (D -> K) over the pooled states."""
-        self.pooling = resolve(self.readout, encoder)
-        self.head = linear(encoder.dim, len(self.classes))
+        """A linear layer (D -> K) over the pooled states; of an echo another one (D -> D) with tanh before it."""
+        self.head: nn.Module = linear(encoder.dim, len(self.classes))
+        if self.readout == "echo":
+            self.head = nn.Sequential(nn.Linear(encoder.dim, encoder.dim), nn.Tanh(), self.head)
+        else:
+            self.pooling = resolve(self.readout, encoder)
 
     def lengths(self, split: str) -> NDArray[np.int64]:
-        """Positions of each source, (N,)."""
-        return self.sources[split].rows.lengths
+        """Positions of each source, (N,), and of its echo."""
+        lengths = self.sources[split].rows.lengths
+        return 2 * lengths - self._given if self.readout == "echo" else lengths
 
     def collate(self, split: str, rows: NDArray[np.int64]) -> LabelledSequences:
         """Sources padded, and labels."""
@@ -107,10 +122,9 @@ class Classification(Task):
 
     def accounting(self, split: str) -> Accounting:
         """Counts of positions and of sources cut to `max_length`."""
-        rows = self.sources[split].rows
         return Accounting(
-            examples=len(rows),
-            positions=int(rows.lengths.sum()),
+            examples=len(self.examples[split]),
+            positions=int(self.lengths(split).sum()),
             truncated=self.sources[split].truncated,
             dropped=0,
         )
@@ -118,12 +132,37 @@ class Classification(Task):
     def forward(self, encoder: Encoder, batch: Batch) -> Output:
         """Mean cross-entropy over rows; the class of the highest logit."""
         assert isinstance(batch, LabelledSequences)
-        states = encoder(batch.source)
-        logits_BK = self.head(pool(states, self.pooling)).float()
+        if self.readout == "echo":
+            assert isinstance(encoder, Decoder)
+            before = encoder.prefill(batch.source)
+            states = encoder.decode(self._echo(batch.source), before)
+            charged, pooled_BD = [before, states], pool(states, "last")
+        else:
+            states = encoder(batch.source)
+            charged, pooled_BD = [states], pool(states, self.pooling)
+        logits_BK = self.head(pooled_BD).float()
         smoothing = self.label_smoothing if self.training else 0.0
         loss = F.cross_entropy(logits_BK, batch.label, label_smoothing=smoothing)
         predictions = [] if self.training else [self.classes[k] for k in logits_BK.argmax(1).tolist()]
-        return Output(loss=auxiliary(loss, states), items=len(batch.label), predictions=predictions)
+        for called in charged:
+            loss = auxiliary(loss, called)
+        return Output(loss=loss, items=len(batch.label), predictions=predictions)
+
+    @property
+    def _given(self) -> bool:
+        """Whether a row begins with what a decoder begins with, by its tokeniser's own frame."""
+        assert self.tokenizer is not None
+        parts = 2 if isinstance(self.examples["train"][0].source, tuple) else 1
+        return self.tokenizer.frame(parts).before[:1] == (self.tokenizer.specials.bos,)
+
+    def _echo(self, source: Sequences) -> Sequences:
+        """What the decoder reads of a source: all but its EOS, after what a decoder begins with."""
+        ids_BL, mask_BL = source.values, source.mask
+        if self._given:
+            return Sequences(values=ids_BL[:, :-1] * mask_BL[:, 1:], mask=mask_BL[:, 1:])
+        assert self.tokenizer is not None
+        begin_B1 = torch.full_like(ids_BL[:, :1], self.tokenizer.specials.bos)
+        return Sequences(values=torch.cat([begin_B1, ids_BL[:, :-1]], 1) * mask_BL, mask=mask_BL)
 
     def trivial(self, rule: str, split: str, seed: int) -> dict[int, Any]:
         """`majority`: the most frequent class (ties: the first name). `random`: uniform over classes, by seed."""

@@ -72,19 +72,21 @@ def encode(
     max_length: int,
     split: str,
     streams: Streams | None = None,
+    *,
+    end: int | None = None,
 ) -> Sources:
     """Sources cut to `max_length` positions (the first ones stay), with a count of those cut.
 
-    A pair of texts is joined into one row, see `join`. An empty text is one unknown piece, so that every row has a
-    real position. Raises DataError for channels that are empty, not (L, C), not finite or of unequal C, for text
-    without a tokeniser, and for examples whose streams aren't those of `streams`.
+    `end`: an id that every text is to end with. A pair of texts is joined into one row, see `join`. An empty text is
+    one unknown piece, so that every row has a real position. Raises DataError for channels that are empty, not (L, C),
+    not finite or of unequal C, for text without a tokeniser, and for examples whose streams aren't those of `streams`.
     """
     streams = streams or Streams({}, max_length)
     if tokenizer is not None:
         if any(isinstance(example.source, tuple) for example in examples):
             streams.encode(examples, [NO_WORDS] * len(examples), split)  # a pair has none
-            return join([example.source for example in examples], tokenizer, max_length, split)
-        frame = tokenizer.frame(1)
+            return join([example.source for example in examples], tokenizer, max_length, split, end=end)
+        frame = tokenizer.frame(1) if end is None else tokenizer.frame(1).ended(end)
         room = frame.room(max_length)
         encoded = tokenizer.encode([example.source for example in examples])
         rows = Ragged((_or_unknown(frame.around(one.ids[:room]), tokenizer) for one in encoded), np.int64)
@@ -111,7 +113,9 @@ def texts(source: Any) -> tuple[Any, ...]:
     return source if isinstance(source, tuple) else (source,)
 
 
-def join(pairs: Sequence[tuple[Any, ...]], tokenizer: Tokenizer, max_length: int, split: str) -> Sources:
+def join(
+    pairs: Sequence[tuple[Any, ...]], tokenizer: Tokenizer, max_length: int, split: str, *, end: int | None = None
+) -> Sources:
     """Pairs of texts, each as one row of at most `max_length` ids: of two that don't fit the longer is cut first.
 
     Raises DataError for a row that is no pair.
@@ -120,7 +124,7 @@ def join(pairs: Sequence[tuple[Any, ...]], tokenizer: Tokenizer, max_length: int
         if not isinstance(pair, tuple) or len(pair) != 2:
             found = len(pair) if isinstance(pair, tuple) else 1
             raise DataError(f"{split} row {row}: {found} sources, where others are pairs")
-    frame = tokenizer.frame(2)
+    frame = tokenizer.frame(2) if end is None else tokenizer.frame(2).ended(end)
     room = frame.room(max_length) - len(frame.between)
     if room < 2:
         raise DataError(f"task.max_length: {max_length} leaves no room for two texts; raise it")

@@ -188,10 +188,14 @@ def _t5() -> Any:
     return hf().T5Model(hf().T5Config())
 
 
-def _bart() -> Any:
-    sizes = {"layers": 6, "attention_heads": 12, "ffn_dim": 3072}
+def _bart(layers: int = 6, heads: int = 12, dim: int = 768, **more: int) -> Any:
+    sizes = {"layers": layers, "attention_heads": heads, "ffn_dim": 4 * dim}
     both = {f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in sizes.items()}
-    return hf().BartModel(hf().BartConfig(d_model=768, **both))
+    return hf().BartModel(hf().BartConfig(d_model=dim, **both, **more))
+
+
+def _bart_large() -> Any:
+    return _bart(12, 16, 1024)
 
 
 PUBLISHED: dict[str, tuple[Callable[[], Any], InputSpec, int]] = {
@@ -203,6 +207,7 @@ PUBLISHED: dict[str, tuple[Callable[[], Any], InputSpec, int]] = {
     "llama_1b": (_llama, InputSpec(max_length=2048, vocab_size=32000), 0),
     "t5_small": (_t5, InputSpec(max_length=512, vocab_size=32128, target_length=512), 0),
     "bart_base": (_bart, InputSpec(max_length=1024, vocab_size=50265, target_length=1024), 4 * 768),
+    "bart_large": (_bart_large, InputSpec(max_length=1024, vocab_size=50265, target_length=1024), 4 * 1024),
 }
 
 
@@ -219,3 +224,23 @@ def test_published_sizes_have_the_published_parameters(name: str) -> None:
     with torch.device("meta"):
         ours, model = preset(f"published/{name}", spec), make()
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in model.parameters()) - unused
+
+
+BARTS: list[tuple[str, InputSpec, dict[str, int], int]] = [  # and the parameters of the library's BartModel
+    ("published/bart_base", PUBLISHED["bart_base"][1], {}, 139_420_416),
+    ("published/bart_large", PUBLISHED["bart_large"][1], {}, 406_291_456),
+    (
+        "bart",
+        InputSpec(max_length=128, vocab_size=1000, target_length=128),
+        {"dim": 64, "depth": 2, "hidden": 256},
+        314_368,
+    ),
+]
+
+
+@pytest.mark.parametrize("name, spec, sizes, published", BARTS)
+def test_barts_have_so_many_parameters(name: str, spec: InputSpec, sizes: dict[str, int], published: int) -> None:
+    with torch.device("meta"):
+        ours = preset(name, spec, **sizes)
+    reserved = 2 * 2 * ours.dim  # positions 0 and 1 of both tables, which nothing reads
+    assert sum(p.numel() for p in ours.parameters()) == published - reserved

@@ -38,7 +38,7 @@ def theirs(kind: str, **changes: Any) -> Any:
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
     }
-    both = {f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in _BART_SIDE.items()}
+    both = {f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in BART_SIDE.items()}
     model: Any
     if kind == "bert":
         config = hf().BertConfig(**bert, intermediate_size=512, max_position_embeddings=LENGTH + TARGET, **changes)
@@ -64,7 +64,7 @@ def theirs(kind: str, **changes: Any) -> Any:
     return roughen(model).eval()
 
 
-_BART_SIDE = {"layers": 2, "attention_heads": 4, "ffn_dim": 512}
+BART_SIDE = {"layers": 2, "attention_heads": 4, "ffn_dim": 512}
 
 
 def roughen(model: Any) -> Any:

@@ -11,14 +11,19 @@ import torch
 import torch.nn.functional as F
 from sklearn.metrics import f1_score
 
-from encoders.base import States
+from encoders.base import Decoder, Encoder, States
+from encoders.conversion import bart_names, convert
 from tasks.base import DataError
 from tasks.classification import Classification
 from tasks.metrics.accuracy import Accuracy, MacroF1
 from tasks.readout import pool
-from tasks.tokenizers import UNK, Words
+from tasks.specials import Frame, Specials
+from tasks.tokenizers import BOS, EOS, UNK, Words
+from tests.encoders.transformers_models import BART_SIDE, hf, preset, roughen
 from tests.tasks.toy_data import Rows, Table
+from tests.tasks.toy_decoders import GRUDecoder
 
+PARTS = ("weight", "bias")
 TRAIN = [("a b c", "x"), ("b", "y"), ("c c c c c", "y"), ("", "z")]
 
 
@@ -71,6 +76,71 @@ def test_pooling_by_hand() -> None:
     assert pool(states, "max").tolist() == [[3, -2], [5, 6], [0, 0]]
     assert pool(states, "first").tolist() == [[1, -2], [5, 6], [0, 0]]
     assert pool(states, "last").tolist() == [[3, -4], [5, 6], [0, 0]]
+
+
+class Framed(Words):
+    """With <s> (2) and </s> (3) around a text, as BART's tokeniser has them, and its start of a decoder."""
+
+    specials = Specials(pad=0, unk=1, bos=3, eos=3, sep=3, mask=5)
+
+    def frame(self, parts: int) -> Frame:
+        return Frame(before=(2,), after=(3,))
+
+
+def test_an_echo_is_barts_classification() -> None:
+    """With the weights of transformers' BartForSequenceClassification its logits, to 1e-5: states at the last </s>."""
+    made = task(Rows(TRAIN), readout="echo", tokenizer=Framed(min_count=1, max_size=None), max_length=8)
+    assert made.needs is Decoder
+    made.setup()
+    assert made.spec.target_length == made.spec.max_length == 8
+    size = made.spec.vocab_size
+    ids = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3, "num_labels": 3}
+    sizes = {f"{side}_{key}": n for side in ("encoder", "decoder") for key, n in BART_SIDE.items()}
+    torch.manual_seed(3)
+    config = hf().BartConfig(vocab_size=size, d_model=128, max_position_embeddings=8, **ids, **sizes)
+    model = roughen(hf().BartForSequenceClassification(config)).eval()
+    encoder = preset("bart", made.spec)
+    made.attach(encoder)
+    made.eval()
+    encoder.load_state_dict(convert(model.model.state_dict(), bart_names(), encoder.state_dict()))
+    theirs = model.classification_head.state_dict()
+    made.load_state_dict(
+        {f"head.{i}.{part}": theirs[f"{name}.{part}"] for i, name in ((0, "dense"), (2, "out_proj")) for part in PARTS}
+    )
+    batch = made.collate("train", np.arange(4))
+    assert batch.source.values[2].tolist() == [2, *[6] * 5, 3]
+    with torch.no_grad():
+        expected = model(input_ids=batch.source.values, attention_mask=batch.source.mask.long()).logits
+        found = made(encoder, batch)
+    assert expected.std() > 0.01
+    torch.testing.assert_close(found.loss, F.cross_entropy(expected, batch.label), atol=1e-5, rtol=1e-5)
+    assert found.predictions == [made.classes[k] for k in expected.argmax(1)]
+    assert made.accounting("train").positions == 2 * (5 + 3 + 7 + 2)
+
+
+def test_an_echo_ends_in_eos_by_any_tokeniser() -> None:
+    class Seen(GRUDecoder):
+        def decode(self, target, before):  # type: ignore[no-untyped-def]
+            self.given = target
+            return super().decode(target, before)
+
+    made = task(Rows(TRAIN), readout="echo")
+    made.setup()
+    encoder = Seen(dim=4, spec=made.spec)
+    made.attach(encoder)
+    batch = made.collate("train", np.arange(4))
+    assert batch.source.values.tolist() == [[8, 7, 6, EOS], [7, EOS, 0, 0], [6, 6, 6, EOS], [EOS, 0, 0, 0]]
+    made(encoder, batch)
+    assert encoder.given.values.tolist() == [[BOS, 8, 7, 6], [BOS, 7, 0, 0], [BOS, 6, 6, 6], [BOS, 0, 0, 0]]
+    assert torch.equal(encoder.given.mask, batch.source.mask)
+    assert made.accounting("train").truncated == 1
+    assert made.lengths("train").tolist() == [8, 4, 8, 2]
+    pairs = task(Rows([(("a", "b"), "x"), (("c", "a"), "y")]), readout="echo")
+    pairs.setup()
+    assert [int(row[-1]) for row in (pairs.sources["train"].rows[0], pairs.sources["train"].rows[1])] == [EOS, EOS]
+    with pytest.raises(ValueError, match="readout: echo"):
+        task(Rows(TRAIN), readout="echo", tokenizer=None)
+    assert task(Rows(TRAIN)).needs is Encoder
 
 
 def test_auxiliary_losses_and_smoothing() -> None:
