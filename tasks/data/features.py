@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -10,6 +12,25 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 FLOOR = 1e-10  # least energy whose logarithm is taken: about -23, below the noise of 16-bit sound
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """Mean and deviation of each band over training frames, never over one recording, whose future a stream lacks."""
+
+    mean_M: NDArray[np.float64]
+    deviation_M: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, spectrograms: Sequence[NDArray[np.float32]]) -> Scale:
+        """Of all frames of spectrograms (L, M); a band without any change is left as large as it is."""
+        frames = np.concatenate(spectrograms)
+        deviation_M = frames.std(axis=0, dtype=np.float64)
+        return cls(frames.mean(axis=0, dtype=np.float64), np.where(deviation_M > 0, deviation_M, 1.0))
+
+    def __call__(self, x_LM: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Standardised, (L, M) float32."""
+        return ((x_LM - self.mean_M) / self.deviation_M).astype(np.float32)
 
 
 def log_mel(

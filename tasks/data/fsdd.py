@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from tasks.data.base import DataError, DataSet, Example, FileFact
-from tasks.data.features import log_mel
+from tasks.data.features import Scale, log_mel
 from tasks.data.pinned import check_files, identity
 
 RATE = 8000  # samples a second
@@ -40,7 +40,7 @@ class FSDD(DataSet):
         mels: Annotated[int, Field(gt=0)],
     ) -> None:
         self.window_ms, self.hop_ms, self.mels = window_ms, hop_ms, mels
-        self._scale: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # mean and deviation, each (M,)
+        self._scale: Scale | None = None
 
     def identity(self) -> list[FileFact]:
         """The listing of the 3,000 files."""
@@ -54,12 +54,9 @@ class FSDD(DataSet):
         """Spectrograms of the split; the training split's are computed first, once, for their statistics."""
         if split == "train" or self._scale is None:
             train = self._spectrograms("train")
-            frames = np.concatenate([spectrogram for spectrogram, _ in train])
-            deviation = frames.std(axis=0, dtype=np.float64)
-            self._scale = frames.mean(axis=0, dtype=np.float64), np.where(deviation > 0, deviation, 1.0)
-        mean_M, deviation_M = self._scale
+            self._scale = Scale.of([spectrogram for spectrogram, _ in train])
         rows = train if split == "train" else self._spectrograms(split)
-        return [Example(source=((x - mean_M) / deviation_M).astype(np.float32), target=digit) for x, digit in rows]
+        return [Example(source=self._scale(spectrogram), target=digit) for spectrogram, digit in rows]
 
     def _spectrograms(self, split: str) -> list[tuple[NDArray[np.float32], int]]:
         chosen = []
@@ -72,14 +69,14 @@ class FSDD(DataSet):
         ]
 
 
-def read_wav(path: Path) -> NDArray[np.float32]:
-    """Samples (S,) in [-1, 1) of a 16-bit mono recording at 8 kHz. Raises DataError for any other file."""
+def read_wav(path: Path, of: str = "fsdd") -> NDArray[np.float32]:
+    """Samples (S,) in [-1, 1) of a 16-bit mono recording at 8 kHz, of the set `of`. Raises DataError for any other."""
     try:
         with wave.open(str(path), "rb") as file:
             form = (file.getnchannels(), file.getframerate(), file.getsampwidth())
             content = file.readframes(file.getnframes())
     except (wave.Error, EOFError) as error:
-        raise DataError(f"fsdd: {path.name} is no WAV file ({error})") from None
+        raise DataError(f"{of}: {path.name} is no WAV file ({error})") from None
     if form != (1, RATE, 2):
-        raise DataError(f"fsdd: {path.name} has channels, rate, bytes a sample {form}; expected (1, {RATE}, 2)")
+        raise DataError(f"{of}: {path.name} has channels, rate, bytes a sample {form}; expected (1, {RATE}, 2)")
     return np.frombuffer(content, dtype="<i2").astype(np.float32) / np.float32(32768)

@@ -27,6 +27,7 @@ from tasks.labelling import Labelling
 from tasks.language_modelling import LanguageModelling
 from tasks.loading import Batching, sample_rows
 from tasks.next_item import NextItem
+from tasks.recognition import Recognition
 from tasks.regression import Regression
 from tasks.segmentation import Segmentation
 from tasks.sequence_to_sequence import SequenceToSequence
@@ -393,6 +394,7 @@ KINDS: dict[TaskCheck, tuple[type[Task], ...]] = {  # checks that are for some k
         Forecasting,
         Labelling,
         NextItem,
+        Recognition,
         Regression,
         CandidateTask,
         Segmentation,
