@@ -415,6 +415,7 @@ def _score_facts(score: Score) -> ScoreFacts:
         best=metric.best,
         unit=metric.unit,
         target=f"{type(metric).__module__}.{type(metric).__qualname__}",
+        along=[float(part) if np.isfinite(part) else None for part in metric.along(score.statistics)],
     )
 
 

@@ -65,6 +65,9 @@ class ScoreFacts(_Part):
     best: Literal["max", "min"]
     unit: str
     target: str = Field(description="dotted name of the metric's class, to aggregate statistics again")
+    along: list[float | None] = Field(
+        default=[], description="the score of each part of a sequence, from its beginning on; [] where it has none"
+    )
 
 
 class Point(_Part):

@@ -22,7 +22,7 @@ from tasks.heads import VocabularyHead
 from tasks.metrics.base import Metric
 from tasks.metrics.likelihood import Perplexity
 from tasks.padding import Ragged
-from tasks.search import Search
+from tasks.search import Hypothesis, Search
 from tasks.specials import Frame
 from tasks.tokenizers import Tokenizer
 
@@ -142,11 +142,24 @@ class SequenceToSequence(Task):
         if not self.training and self.search is None:
             predictions = likelihoods.of_rows(logits_MV, batch.label[real_BT], real_BT)
         elif not self.training:
-            predictions = self.generate(encoder, batch.source)
+            predictions = self.predict(encoder, batch)
         return Output(loss=loss, items=len(logits_MV), predictions=predictions)
 
-    def generate(self, encoder: Decoder, source: Sequences) -> list[str] | list[list[str]]:
+    def predict(self, encoder: Decoder, batch: SequenceToSequenceBatch) -> list[Any]:
+        """The predictions of a batch, which know nothing of its targets."""
+        return self.generate(encoder, batch.source)
+
+    def generate(self, encoder: Decoder, source: Sequences) -> list[Any]:
         """The output for each row of `source`, in the form of the data set's targets."""
+        return self.said(self.found(encoder, source))
+
+    def said(self, found: list[Hypothesis]) -> list[Any]:
+        """Outputs in the form of the data set's targets: str, or list of words."""
+        texts = [self.tokenizer.decode(h.ids) for h in found]
+        return [text.split() for text in texts] if self.words else texts
+
+    def found(self, encoder: Decoder, source: Sequences) -> list[Hypothesis]:
+        """What `search` finds for each row of `source`."""
         assert self.search is not None
 
         def logits(states_BD: Tensor) -> Tensor:
@@ -155,11 +168,7 @@ class SequenceToSequence(Task):
             return logits_BV.index_fill(1, index, -torch.inf)
 
         specials, forbidden = self.tokenizer.specials, sorted(forbidden_ids(self.tokenizer))
-        found = self.search(
-            encoder, logits, source, bos=specials.bos, eos=specials.eos, max_new=self.spec.target_length
-        )
-        texts = [self.tokenizer.decode(h.ids) for h in found]
-        return [text.split() for text in texts] if self.words else texts
+        return self.search(encoder, logits, source, bos=specials.bos, eos=specials.eos, max_new=self.spec.target_length)
 
     # -- without one ---------------------------------------------------------------------------------------------
     def references(self, split: str) -> list[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from seqbench.claims.selection import ABSENT, Run, quantity
+from seqbench.claims.selection import ABSENT, ALONG, Run, along, quantity
 from seqbench.claims.sheet import Curve, Part
 from seqbench.errors import ConfigError
 
@@ -32,19 +32,23 @@ def places(curve: Curve, runs: Sequence[Run]) -> tuple[str, ...]:
 
     A line's x is then the number of the name.
     """
-    values = [] if "/" in curve.x else [run.at(curve.x) for run in runs]
+    values = [] if "/" in curve.x or curve.x == ALONG else [run.at(curve.x) for run in runs]
     return tuple(sorted(set(values))) if values and all(isinstance(value, str) for value in values) else ()
 
 
 def line(curve: Curve, label: str, runs: Sequence[Run], names: Sequence[str] = ()) -> Line:
     """The line of finished runs. Over a config key, runs of equal value are seeds of one dot.
 
-    Over a quantity, runs that differ in nothing but the seed are. Raises ConfigError for an x that is neither a number
-    nor one of `names`.
+    Over a quantity, runs that differ in nothing but the seed are; along a sequence, all runs. Raises ConfigError for an
+    x that is neither a number nor one of `names`.
     """
     groups: dict[object, list[tuple[float, float]]] = {}
     for run in runs:
         assert run.entry is not None
+        if curve.x == ALONG:
+            for part, score in along(run.entry.record, curve.y):
+                groups.setdefault(part, []).append((part, score))
+            continue
         y = quantity(run.entry.record, curve.y)
         x = quantity(run.entry.record, curve.x) if "/" in curve.x else _key(curve, run, names)
         if x is None or y is None:

@@ -14,6 +14,7 @@ from seqbench.record import Cost, Record
 from seqbench.study import Cell
 
 ABSENT = object()
+ALONG = "along"  # the x of a curve along a sequence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,3 +109,11 @@ def quantity(record: Record, of: str) -> float | None:
         score = record.scores.get(part, {}).get(name)
         found = None if score is None else score.value
     return None if found is None or not isfinite(found) else float(found)
+
+
+def along(record: Record, of: str) -> list[tuple[float, float]]:
+    """Of `test/word_accuracy`, say, its parts: the share of a sequence that has come when each ends, and its score."""
+    split, _, name = of.partition("/")
+    score = record.scores.get(split, {}).get(name)
+    parts = [] if score is None else score.along
+    return [((k + 1) / len(parts), y) for k, y in enumerate(parts) if y is not None]

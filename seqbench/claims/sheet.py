@@ -53,7 +53,10 @@ class Curve(Part):
     """A plot that the claim wants: a quantity over another, or over a config key; a line for each set of runs."""
 
     name: str
-    x: str = Field(description="config key, or a quantity such as cost/latency.p50_ms")
+    x: str = Field(
+        description="config key, or a quantity such as cost/latency.p50_ms; along: parts of a sequence, of which y has "
+        "a score each, by the share of the sequence that has come when they end"
+    )
     y: Quantity
     where: Selector = {}
     lines: Annotated[dict[str, Selector], Field(min_length=1)]

@@ -34,6 +34,10 @@ class Metric(ABC):
     def aggregate(self, statistics: Statistics) -> float:
         """The score of the rows given. NaN where it is not defined (no rows, no variance)."""
 
+    def along(self, statistics: Statistics) -> list[float]:
+        """The score of each part of a sequence, from its beginning on, NaN as above; [] of what has no parts."""
+        return []
+
     def score(self, predictions: Sequence[Any], references: Sequence[Any]) -> float:
         """Both steps in one."""
         return self.aggregate(self.statistics(predictions, references))

@@ -227,6 +227,29 @@ def test_lines_of_a_plot(tmp_path: Path) -> None:
     assert [dot.y for dot in found.dots] == pytest.approx([0.6, 0.7])
 
 
+def test_a_plot_along_a_sequence(tmp_path: Path) -> None:
+    """A dot for each part that has a score, by the share of the sequence that has come at its end."""
+    runs = []
+    for seed, along in enumerate(([0.9, 0.5, None, 0.1], [0.7, 0.3, 0.2, 0.1])):
+        run = run_of(tmp_path, "a", seed, value=0.5)
+        assert run.entry is not None
+        run.entry.record.scores["test"]["accuracy"] = run.entry.record.scores["test"]["accuracy"].model_copy(
+            update={"along": along}
+        )
+        runs.append(run)
+    curve = Curve(name="c", x="along", y="test/accuracy", lines={"a": {}})
+    dots = line(curve, "a", runs).dots
+    assert [(dot.x, dot.low, dot.high, dot.seeds) for dot in dots] == [
+        (0.25, 0.7, 0.9, 2),
+        (0.5, 0.3, 0.5, 2),
+        (0.75, 0.2, 0.2, 1),
+        (1.0, 0.1, 0.1, 2),
+    ]
+    assert dots[0].y == pytest.approx(0.8)
+    assert places(curve, runs) == ()
+    assert line(curve.model_copy(update={"y": "test/other"}), "a", runs).dots == ()
+
+
 def test_a_plot_over_names(tmp_path: Path) -> None:
     runs = [
         run_of(tmp_path, "a", seed, parameters=1, value=0.5, optimizer__x=name) for name in "dac" for seed in (0, 1)
