@@ -213,6 +213,8 @@ def predictions_are_for_evaluation_alone(case: TaskCase) -> None:
 
 
 def targets_change_no_prediction(case: TaskCase) -> None:
+    if isinstance(case.whole, SequenceToSequence) and case.whole.search is None:
+        pytest.skip("without a search a prediction is the likelihood of the target")
     rows = rows_of(case.task, "test", 7)
     changed = case.make(other_target)
     pairs = zip(case.task.examples["test"], changed.examples["test"], strict=True)
