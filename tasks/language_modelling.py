@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -33,6 +32,7 @@ class Windows(Batch):
     source: Sequences  # ids before each predicted one; BOS at the start of a document
     target: Tensor  # (B, L) int64 ids, IGNORE at padding
     characters: Tensor  # (B,) int64, characters of the predicted text
+    ends: Tensor | None  # (B, 2) int64, how many of the last tokens are scored by themselves, too, and their characters
 
 
 class LanguageModelling(Task):
@@ -41,10 +41,12 @@ class LanguageModelling(Task):
     A document BOS x_1 .. x_n is cut into windows of `max_length` + 1 ids that overlap in one, so that each x_t is
     predicted once, from what stands before it in its window; the last window may be shorter. Windows are the rows of
     a split: `examples` holds them after setup, with `target` (0.0, tokens, characters), and a prediction is
-    (nats, tokens, characters) with the sum of -log p. `tie` takes the encoder's input table for the output weights
-    (Press & Wolf 2017, arXiv 1608.05859) and raises ValueError where it has none. Windows with an unknown piece (UNK,
-    whose characters are not told apart) are counted as truncated. Raises DataError where a metric needs the whole text
-    (bits per character) and the ids of a document of `valid` or `test` don't give it back.
+    (nats, tokens, characters) with the sum of -log p. Where every document has a number as target (tasks.data.blocks),
+    so many of its last tokens are its end, and the three of the window's part of it follow. `tie` takes the encoder's
+    input table for the output weights (Press & Wolf 2017, arXiv 1608.05859) and raises ValueError where it has none.
+    Windows with an unknown piece (UNK, whose characters are not told apart) are counted as truncated. Raises DataError
+    where a metric needs the whole text (bits per character) and the ids of a document of `valid` or `test` don't give
+    it back, and where one is of ends and documents have none.
     """
 
     needs_causal = True
@@ -65,6 +67,7 @@ class LanguageModelling(Task):
         self.inputs: dict[str, Ragged] = {}
         self.targets: dict[str, Ragged] = {}
         self.characters: dict[str, NDArray[np.int64]] = {}
+        self.ends: dict[str, NDArray[np.int64] | None] = {}
 
     def outline(self) -> InputSpec:
         """Length as configured; the vocabulary is a stand-in."""
@@ -80,7 +83,13 @@ class LanguageModelling(Task):
         )
 
     def _cut(self, split: str) -> list[Example]:
-        inputs, targets, characters = [], [], []
+        inputs, targets, characters, ends = [], [], [], []
+        named = all(type(example.target) is int for example in self.examples[split])
+        of_end = [metric.name for metric in self.metrics if getattr(metric, "of_end", False)]
+        if of_end and not named:
+            raise DataError(
+                f"task.metrics: {of_end[0]} needs documents whose end is named; tasks.data.blocks.Blocks has"
+            )
         whole = [metric.name for metric in self.metrics if metric.whole_text and split != "train"]
         for row, (document, one) in enumerate(
             zip(self.examples[split], self.tokenizer.encode([e.source for e in self.examples[split]]), strict=True)
@@ -95,11 +104,19 @@ class LanguageModelling(Task):
                 inputs.append(before[window])
                 targets.append(one.ids[window])
                 characters.append(int(one.characters[window].sum()))
+                if named:
+                    last = one.characters[window][max(0, len(one.ids) - document.target - start) :]
+                    ends.append((len(last), int(last.sum())))
         if not inputs:
             raise DataError(f"{split}: the documents are empty")
         self.inputs[split], self.targets[split] = Ragged(inputs, np.int64), Ragged(targets, np.int64)
         self.characters[split] = np.array(characters, dtype=np.int64)
-        return [Example(source=ids, target=(0.0, len(ids), n)) for ids, n in zip(targets, characters, strict=True)]
+        self.ends[split] = np.array(ends, dtype=np.int64) if named else None
+        more = [(0.0, *end) for end in ends] if named else [()] * len(targets)
+        return [
+            Example(source=ids, target=(0.0, len(ids), n, *end))
+            for ids, n, end in zip(targets, characters, more, strict=True)
+        ]
 
     def _check_whole(self, source: Any, ids: NDArray[np.int64], where: str, metric: str) -> None:
         """Raise DataError where the ids don't give the text back: unknown pieces, lower case, white space."""
@@ -128,11 +145,13 @@ class LanguageModelling(Task):
 
     def collate(self, split: str, rows: NDArray[np.int64]) -> Windows:
         """Windows, padded."""
+        ends = self.ends[split]
         return Windows(
             index=torch.from_numpy(rows),
             source=self.inputs[split].sequences(rows),
             target=self.targets[split].tensor(rows, IGNORE),
             characters=torch.from_numpy(self.characters[split][rows]),
+            ends=None if ends is None else torch.from_numpy(ends[rows]),
         )
 
     def accounting(self, split: str) -> Accounting:
@@ -156,7 +175,12 @@ class LanguageModelling(Task):
         nats_BL = torch.zeros(real_BL.shape, dtype=torch.float64, device=real_BL.device)
         nats_BL[real_BL] = F.cross_entropy(logits_MV, target_M, reduction="none").double()
         nats, tokens = nats_BL.sum(1), real_BL.sum(1)
-        predictions = list(zip(nats.tolist(), tokens.tolist(), batch.characters.tolist(), strict=True))
+        columns = [nats, tokens, batch.characters]
+        if batch.ends is not None:
+            places_L = torch.arange(nats_BL.shape[1], device=nats_BL.device)
+            end_BL = places_L >= (tokens - batch.ends[:, 0]).unsqueeze(1)  # at padding are no nats
+            columns += [(nats_BL * end_BL).sum(1), batch.ends[:, 0], batch.ends[:, 1]]
+        predictions = list(zip(*(column.tolist() for column in columns), strict=True))
         return Output(loss=auxiliary(nats.sum() / items, states).float(), items=items, predictions=predictions)
 
     def _logits(self, encoder: Encoder, states_MD: Tensor) -> Tensor:
@@ -178,6 +202,10 @@ class LanguageModelling(Task):
         weights[sorted(self.tokenizer.special_ids - {self.tokenizer.specials.unk})] = 0
         with np.errstate(divide="ignore"):
             nats_V = -np.log(weights / weights.sum())
-        nats = np.add.reduceat(nats_V[targets.values], targets.offsets[:-1])
-        columns: Sequence[Any] = (nats.tolist(), targets.lengths.tolist(), self.characters[split].tolist())
+        nats, ends = nats_V[targets.values], self.ends[split]
+        whole = np.add.reduceat(nats, targets.offsets[:-1])
+        columns: list[Any] = [whole.tolist(), targets.lengths.tolist(), self.characters[split].tolist()]
+        if ends is not None:
+            last = [nats[stop - n : stop].sum() for stop, n in zip(targets.offsets[1:], ends[:, 0], strict=True)]
+            columns += [list(map(float, last)), *ends.T.tolist()]
         return dict(enumerate(zip(*columns, strict=True)))

@@ -13,14 +13,18 @@ from tasks.metrics.base import Metric, Statistics
 
 
 class _Likelihood(Metric):
-    """Predictions are (nats, tokens, characters); references the same with 0 nats, the best there is."""
+    """Predictions are (nats, tokens, characters), and the same three again of a window's end where data name one;
+    references the same with 0 nats, the best there is.
+    """
 
     best: ClassVar[Literal["max", "min"]] = "min"
+    of_end: ClassVar[bool] = False  # True: it is of the end alone
 
     def statistics(self, predictions: Sequence[Any], references: Sequence[Any]) -> Statistics:
         """`nats`, `tokens`, `characters`. Raises ValueError where a prediction is not over the text of its row."""
-        columns = np.array([tuple(p) for p in predictions], dtype=np.float64).reshape(-1, 3)
-        expected = np.array([tuple(r) for r in references], dtype=np.float64).reshape(-1, 3)
+        part = slice(3, 6) if self.of_end else slice(0, 3)
+        columns = np.array([tuple(p)[part] for p in predictions], dtype=np.float64).reshape(-1, 3)
+        expected = np.array([tuple(r)[part] for r in references], dtype=np.float64).reshape(-1, 3)
         wrong = np.flatnonzero((columns[:, 1:] != expected[:, 1:]).any(1))
         if len(wrong):
             raise ValueError(
@@ -46,6 +50,13 @@ class BitsPerCharacter(_Likelihood):
         """Ratio of the sums."""
         characters = statistics["characters"].sum()
         return float(statistics["nats"].sum() / math.log(2) / characters) if characters else float("nan")
+
+
+class EndBitsPerCharacter(BitsPerCharacter):
+    """Bits per character of the ends alone, which all that comes before stands ahead of."""
+
+    name: ClassVar[str] = "end_bits_per_character"
+    of_end: ClassVar[bool] = True
 
 
 class Perplexity(_Likelihood):
