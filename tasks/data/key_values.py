@@ -16,10 +16,10 @@ class KeyValues(DataSet):
     """Source: `pairs` keys in an order, "key3 key7", then the pairs in another one, "key7 value1 key3 value9".
 
     Target: the values in the order of the keys that stand first, "value9 value1", `rounds` times; with `told=pairs`
-    "key3 value9 key7 value1", so that a place is one look at the source and not two. Keys are drawn
-    without repetition from so many, values with. Fillers ("filler2", of 16) stand anywhere between, as many on average
-    as make `filler` of the source, none to twice that in a row; so sources differ in length. Both source and target are
-    lists of words. Raises ValueError for more pairs than keys.
+    "key3 value9 key7 value1", so that a place is one look at the source and not two. Keys are drawn without repetition
+    from so many, values with. Fillers ("filler2", of 16) stand anywhere but within a pair, as many on average as make
+    `filler` of the source, none to twice that in a row; so sources differ in length. Both source and target are lists
+    of words. Raises ValueError for more pairs than keys.
     """
 
     version: ClassVar[int] = 1
@@ -77,13 +77,13 @@ class KeyValues(DataSet):
         for row in range(size):
             keys = [f"key{key}" for key in key_NP[row]]
             values = [f"value{value}" for value in value_NP[row]]
-            told = keys + [word for i in order_NP[row] for word in (keys[i], values[i])]
+            told = keys + [f"{keys[i]} {values[i]}" for i in order_NP[row]]
             source = [*zip(np.arange(len(told)) + 0.5, told, strict=True)]
             source += [
                 (len(told) * place, f"filler{word}")
                 for place, word in zip(place_NF[row, : number_N[row]], filler_NF[row], strict=False)
             ]
-            words = [word for _, word in sorted(source, key=lambda pair: pair[0])]
+            words = " ".join(word for _, word in sorted(source, key=lambda part: part[0])).split()
             pair = [word for both in zip(keys, values, strict=True) for word in both]
             examples.append(Example(source=words, target=(values if self.told == "values" else pair) * self.rounds))
         return examples
