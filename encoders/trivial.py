@@ -21,7 +21,9 @@ class Trivial(Decoder):
     causal = True
     dim = 1
 
-    def __init__(self, *, rule: Literal["majority", "random", "repeat_last"], spec: InputSpec) -> None:
+    def __init__(
+        self, *, rule: Literal["majority", "random", "repeat_last", "source_mean", "biases"], spec: InputSpec
+    ) -> None:
         super().__init__()
         self.rule = rule
         self.spec = spec

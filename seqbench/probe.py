@@ -34,6 +34,7 @@ def _drawn(spec: InputSpec, lengths: list[int]) -> Sequences:
         values = torch.randint(spec.vocab_size, mask.shape)
     else:
         values = torch.randn(*mask.shape, spec.channels or 1)
-    return Sequences(
-        values=values, mask=mask, streams={name: _drawn(part, lengths) for name, part in spec.streams.items()}
-    )
+    streams = {
+        name: _drawn(part, [min(length, part.max_length) for length in lengths]) for name, part in spec.streams.items()
+    }
+    return Sequences(values=values, mask=mask, streams=streams)

@@ -20,7 +20,7 @@ from tasks import sources
 from tasks.base import Accounting, Batch, Output, Task
 from tasks.data.base import SPLITS, DataError, DataSet, Example
 from tasks.metrics.base import Metric
-from tasks.padding import Ragged
+from tasks.padding import Ragged, Repeated
 from tasks.readout import auxiliary, linear
 from tasks.streams import Streams
 from tasks.tokenizers import Tokenizer
@@ -63,7 +63,7 @@ class Labelling(Task):
         super().__init__(data=data, metrics=metrics)
         self.tokenizer, self.max_length = tokenizer, max_length
         self.streams = Streams(data.streams, max_length)
-        self.further: dict[str, dict[str, Ragged]] = {}  # split -> values of each stream by position
+        self.further: dict[str, dict[str, Ragged | Repeated]] = {}  # split -> values of each stream
         self.tags: list[Any] = []
         self.rows: dict[str, Ragged] = {}
         self.labels: dict[str, Ragged] = {}
@@ -120,7 +120,8 @@ class Labelling(Task):
         self.rows[split], self.labels[split] = Ragged(ids, np.int64), Ragged(labels, np.int64)
         self.first[split] = Ragged(firsts, np.int64)
         self.further[split] = self.streams.encode(examples, words, split)
-        self.truncated[split] = sum(len(one.ids) > room for one in encoded)
+        cut = np.array([len(one.ids) > room for one in encoded], dtype=np.bool_)
+        self.truncated[split] = int((cut | self.streams.cut[split]).sum())
 
     def _places(self, target: Any) -> NDArray[np.int64]:
         if isinstance(target, np.ndarray):

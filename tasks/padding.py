@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,26 @@ class Ragged:
     def tensor(self, rows: NDArray[np.int64], fill: float = 0) -> Tensor:
         """The rows as a tensor (B, L, ...), filled up with `fill`: labels, starts of words, targets."""
         return torch.from_numpy(self.pad(rows, fill)[0])
+
+
+class Repeated:
+    """Rows many of which are the same object: each is kept once, in `distinct`; row i is the one of number which[i]."""
+
+    def __init__(self, rows: Sequence[Any], make: Callable[[Any, int], NDArray[Any]], dtype: DTypeLike) -> None:
+        """`make(row, i)` gives the array of the i-th row, and is asked once for rows that are one object."""
+        numbers: dict[int, int] = {}
+        arrays: list[NDArray[Any]] = []
+        self.which = np.empty(len(rows), dtype=np.int64)
+        for i, row in enumerate(rows):
+            if id(row) not in numbers:
+                numbers[id(row)] = len(arrays)
+                arrays.append(make(row, i))
+            self.which[i] = numbers[id(row)]
+        self.distinct = Ragged(arrays, dtype)
+
+    def sequences(self, rows: NDArray[np.int64]) -> Sequences:
+        """The rows as what an encoder reads."""
+        return self.distinct.sequences(self.which[rows])
 
 
 def pad(rows: Iterable[NDArray[Any]], dtype: DTypeLike = np.int64) -> Sequences:

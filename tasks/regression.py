@@ -18,10 +18,12 @@ from torch import Tensor
 from encoders.base import Encoder, InputSpec, Sequences
 from tasks import sources
 from tasks.base import Accounting, Batch, Output, Task
+from tasks.biases import additive, kinds
 from tasks.data.base import SPLITS, DataError, DataSet, Example
 from tasks.metrics.base import Metric
 from tasks.padding import Ragged
 from tasks.readout import auxiliary, linear, pool, resolve
+from tasks.streams import Streams
 from tasks.tokenizers import Tokenizer
 
 
@@ -42,10 +44,11 @@ class Regression(Task):
     siamese pair; a joined pair as a whole, the longer side first) are cut and counted. `readout` as in Classification.
 
     Raises DataError for a target that is no finite number, for training targets that are all equal and for a mix of
-    single sources and pairs.
+    single sources and pairs. Streams of the data set go with single sources and joined pairs.
     """
 
-    rules = frozenset({"majority", "random"})
+    rules = frozenset({"majority", "random", "source_mean", "biases"})
+    feeds_streams = True
 
     def __init__(
         self,
@@ -60,13 +63,14 @@ class Regression(Task):
         super().__init__(data=data, metrics=metrics)
         self.tokenizer, self.max_length = tokenizer, max_length
         self.readout, self.pair = readout, pair
+        self.streams = Streams(data.streams, max_length)
         self.sides: dict[str, list[sources.Sources]] = {}  # split -> what is fed: one, or the two of siamese pairs
         self.truncated: dict[str, int] = {}
         self.targets: dict[str, NDArray[np.float64]] = {}  # split -> (N,), in the data's own unit
 
     def outline(self) -> InputSpec:
         """Length as configured; vocabulary or channels are stand-ins."""
-        return sources.outline(self.tokenizer, self.max_length, graph=self.data.graph)
+        return sources.outline(self.tokenizer, self.max_length, self.streams, graph=self.data.graph)
 
     # -- data ----------------------------------------------------------------------------------------------------
     def prepare(self) -> None:
@@ -79,9 +83,12 @@ class Regression(Task):
         self.paired = isinstance(self.examples["train"][0].source, tuple)
         if self.tokenizer is not None:
             self.tokenizer.fit([text for example in self.examples["train"] for text in sources.texts(example.source)])
+        self.streams.fit(self.examples["train"])
         for split in SPLITS:
             self._encode(split)
-        self.spec = sources.spec(self.tokenizer, self.max_length, self.sides["train"][0], graph=self.data.graph)
+        self.spec = sources.spec(
+            self.tokenizer, self.max_length, self.sides["train"][0], self.streams, graph=self.data.graph
+        )
 
     def _encode(self, split: str) -> None:
         rows = [sources.texts(example.source) for example in self.examples[split]]
@@ -92,11 +99,19 @@ class Regression(Task):
         if self.paired and self.pair == "joined":
             if self.tokenizer is None:
                 raise DataError("task.pair: joined needs texts, and task.tokenizer is null; use siamese")
-            self.sides[split] = [sources.join(rows, self.tokenizer, self.max_length, split)]
+            self.sides[split] = [self._read(self.examples[split], split)]
+        elif not self.paired:
+            self.sides[split] = [self._read(self.examples[split], split)]
+        elif self.streams.declared:
+            names = ", ".join(sorted(self.streams.declared))
+            raise DataError(f"task.pair: siamese reads no stream ({names}); use joined")
         else:
-            sides = [[Example(source=parts[side], target=None) for parts in rows] for side in range(1 + self.paired)]
+            sides = [[Example(source=parts[side], target=None) for parts in rows] for side in (0, 1)]
             self.sides[split] = [sources.encode(side, self.tokenizer, self.max_length, split) for side in sides]
         self.truncated[split] = sum(side.truncated for side in self.sides[split])
+
+    def _read(self, examples: Sequence[Example], split: str) -> sources.Sources:
+        return sources.encode(examples, self.tokenizer, self.max_length, split, self.streams)
 
     def lengths(self, split: str) -> NDArray[np.int64]:
         """Positions of each source, both sides of a pair, (N,)."""
@@ -143,13 +158,25 @@ class Regression(Task):
 
     # -- scores --------------------------------------------------------------------------------------------------
     def trivial(self, rule: str, split: str, seed: int) -> dict[int, Any]:
-        """`majority`: the training mean (of which no correlation is defined); `random`: a training target each."""
+        """`majority`: the training mean (of which no correlation is defined); `random`: a training target each.
+
+        `source_mean`: the mean of training rows with the same source, else that of all. `biases`: a number for each
+        source and one for each content of the streams, added to the mean (see `additive`).
+        """
         rows = len(self.targets[split])
         if rule == "majority":
             return dict.fromkeys(range(rows), self.mean)
         if rule == "random":
             drawn = np.random.default_rng([seed, SPLITS.index(split)]).choice(self.targets["train"], size=rows)
             return dict(enumerate(drawn.tolist()))
+        if rule in ("source_mean", "biases"):
+            parts = [kinds([example.source for example in self.examples[name]]) for name in ("train", split)]
+            if rule == "biases":
+                beside = [kinds([dict(e.streams) for e in self.examples[name]]) for name in ("train", split)]
+            else:
+                beside = [[""] * len(self.examples[name]) for name in ("train", split)]
+            train, other = (list(zip(parts[i], beside[i], strict=True)) for i in (0, 1))
+            return dict(enumerate(additive(train, self.targets["train"], other).tolist()))
         return super().trivial(rule, split, seed)
 
 

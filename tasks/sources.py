@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from encoders.base import Graph, InputSpec, Sequences
 from tasks.data.base import DataError, Example
-from tasks.padding import Ragged
+from tasks.padding import Ragged, Repeated
 from tasks.streams import Streams
 from tasks.tokenizers import Tokenizer
 
@@ -26,8 +26,8 @@ class Sources:
     """The sources of one split."""
 
     rows: Ragged  # ids (L,) int64 or channels (L, C) float32
-    truncated: int  # rows that were cut to max_length
-    streams: dict[str, Ragged] = field(default_factory=dict)  # the data set's own, beside each position
+    truncated: int  # rows that were cut to max_length, or of which a stream was cut to its length
+    streams: dict[str, Ragged | Repeated] = field(default_factory=dict)  # the data set's own
     types: Ragged | None = None  # of joined pairs, for a tokeniser with segments: (L,) 0 for the first text, then 1
 
     def sequences(self, rows: NDArray[np.int64]) -> Sequences:
@@ -84,27 +84,27 @@ def encode(
     streams = streams or Streams({}, max_length)
     if tokenizer is not None:
         if any(isinstance(example.source, tuple) for example in examples):
-            streams.encode(examples, [NO_WORDS] * len(examples), split)  # a pair has none
-            return join([example.source for example in examples], tokenizer, max_length, split, end=end)
+            beside = streams.encode(examples, [NO_WORDS] * len(examples), split)  # of words a pair has none
+            pairs = join([example.source for example in examples], tokenizer, max_length, split, end=end)
+            return replace(pairs, streams=beside)
         frame = tokenizer.frame(1) if end is None else tokenizer.frame(1).ended(end)
         room = frame.room(max_length)
         encoded = tokenizer.encode([example.source for example in examples])
         rows = Ragged((_or_unknown(frame.around(one.ids[:room]), tokenizer) for one in encoded), np.int64)
         words = [_or_none(frame.filled(-1).around(one.words[:room])) for one in encoded]
-        return Sources(
-            rows=rows,
-            truncated=sum(len(one.ids) > room for one in encoded),
-            streams=streams.encode(examples, words, split),
-        )
+        further = streams.encode(examples, words, split)
+        cut = np.array([len(one.ids) > room for one in encoded], dtype=np.bool_)
+        return Sources(rows=rows, truncated=int((cut | streams.cut[split]).sum()), streams=further)
     arrays = [_channels(example.source, split, row) for row, example in enumerate(examples)]
     widths = {array.shape[1] for array in arrays}
     if len(widths) > 1:
         raise DataError(f"{split}: rows have unequal numbers of channels: {sorted(widths)}")
-    truncated = sum(len(array) > max_length for array in arrays)
+    further = streams.encode(examples, [np.arange(min(len(array), max_length)) for array in arrays], split)
+    longer = np.array([len(array) > max_length for array in arrays], dtype=np.bool_)
     return Sources(
         rows=Ragged((array[:max_length] for array in arrays), np.float32),
-        truncated=truncated,
-        streams=streams.encode(examples, [np.arange(min(len(array), max_length)) for array in arrays], split),
+        truncated=int((longer | streams.cut[split]).sum()),
+        streams=further,
     )
 
 

@@ -1,4 +1,4 @@
-"""Named streams beside a source, a value for each of its words: for encoders that read more than one sequence."""
+"""Named streams beside a source: for encoders that read more than one sequence."""
 # W words of a source, L positions, C channels
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from encoders.base import InputSpec
 from tasks.data.base import DataError, Example, Stream
-from tasks.padding import Ragged
+from tasks.padding import Ragged, Repeated
 
 NONE, UNKNOWN = 0, 1  # ids: of a position that stands for no word, and of a name that training doesn't have
 STAND_IN = 64  # names of an outline, before data is read
@@ -21,12 +21,14 @@ class Streams:
     """The streams that a data set declares, with the vocabularies of those that hold names.
 
     A word's value stands at every position that the word is cut into; positions outside words (special ids) have id 0,
-    or zeros. Names are numbered from 2 on, in the order of the alphabet; ids move up by one.
+    or zeros. Names are numbered from 2 on, in the order of the alphabet; ids move up by one. A stream with a length of
+    its own is fed as it is, its first `length` positions; `cut` says of which rows it has more.
     """
 
     def __init__(self, declared: Mapping[str, Stream], max_length: int) -> None:
         self.declared, self.max_length = dict(declared), max_length
         self.names: dict[str, dict[str, int]] = {}
+        self.cut: dict[str, NDArray[np.bool_]] = {}  # split -> (N,) rows of which a stream is longer than its length
 
     def outline(self) -> dict[str, InputSpec]:
         """Specs with stand-ins for vocabularies that are not known yet."""
@@ -36,7 +38,8 @@ class Streams:
         """Vocabularies from the training split."""
         for name, stream in self.declared.items():
             if stream.holds_names:
-                found = sorted({value for example in examples for value in example.streams.get(name, ())})
+                once = {id(given): given for given in (example.streams.get(name, ()) for example in examples)}
+                found = sorted({value for given in once.values() for value in given})
                 self.names[name] = {value: UNKNOWN + 1 + i for i, value in enumerate(found)}
 
     def specs(self) -> dict[str, InputSpec]:
@@ -44,37 +47,57 @@ class Streams:
         return {name: self._spec(stream, len(self.names.get(name, ()))) for name, stream in self.declared.items()}
 
     def _spec(self, stream: Stream, names: int) -> InputSpec:
+        length = stream.length or self.max_length
         if stream.channels is not None:
-            return InputSpec(max_length=self.max_length, channels=stream.channels)
+            return InputSpec(max_length=length, channels=stream.channels)
         size = 2 + names if stream.vocab_size is None else 1 + stream.vocab_size
-        return InputSpec(max_length=self.max_length, vocab_size=size)
+        return InputSpec(max_length=length, vocab_size=size)
 
-    def encode(self, examples: Sequence[Example], words: Sequence[NDArray[np.int64]], split: str) -> dict[str, Ragged]:
+    def encode(
+        self, examples: Sequence[Example], words: Sequence[NDArray[np.int64]], split: str
+    ) -> dict[str, Ragged | Repeated]:
         """Rows (L,) int64 or (L, C) float32 by name; `words` has each position's word, -1 outside words.
 
         Raises DataError for streams that are not those declared, or not one value a word, and for values out of range.
         """
-        rows: dict[str, list[NDArray[Any]]] = {name: [] for name in self.declared}
+        beside = [name for name, stream in self.declared.items() if stream.length is None]
+        rows: dict[str, list[NDArray[Any]]] = {name: [] for name in beside}
+        self.cut[split] = np.zeros(len(examples), dtype=np.bool_)
         for row, (example, word_L) in enumerate(zip(examples, words, strict=True)):
             place = example.place(split, row)
             if set(example.streams) != set(self.declared):
                 raise DataError(
                     f"{place}: has streams {sorted(example.streams)}, its data set declares {sorted(self.declared)}"
                 )
-            if self.declared and isinstance(example.source, str | tuple):
+            if beside and isinstance(example.source, str | tuple):
                 raise DataError(
                     f"{place}: streams go with a source of words or an array; set task.data.source_type=words"
                 )
-            for name in self.declared:
-                values = self._values(name, example, place)
+            for name in beside:
+                values = self._values(name, example.streams[name], len(example.source), place)
                 picked = np.zeros((len(word_L), *values.shape[1:]), dtype=values.dtype)
                 picked[word_L >= 0] = values[word_L[word_L >= 0]]
                 rows[name].append(picked)
-        return {name: Ragged(found, found[0].dtype) for name, found in rows.items()}
+        own = {name: self._own(name, examples, split) for name in self.declared if name not in rows}
+        return {name: Ragged(found, found[0].dtype) for name, found in rows.items()} | own
 
-    def _values(self, name: str, example: Example, place: str) -> NDArray[Any]:
-        """(W,) int64 or (W, C) float32."""
-        stream, given, size = self.declared[name], example.streams[name], len(example.source)
+    def _own(self, name: str, examples: Sequence[Example], split: str) -> Repeated:
+        """The rows of a stream with positions of its own."""
+        stream = self.declared[name]
+
+        def values(given: Any, row: int) -> NDArray[Any]:
+            place = examples[row].place(split, row)
+            if not len(given):
+                raise DataError(f"{place}: the stream {name} has no position")
+            return self._values(name, given, len(given), place)[: stream.length]
+
+        given = [example.streams[name] for example in examples]
+        self.cut[split] |= np.array([len(one) > (stream.length or 0) for one in given], dtype=np.bool_)
+        return Repeated(given, values, np.int64 if stream.channels is None else np.float32)
+
+    def _values(self, name: str, given: Any, size: int, place: str) -> NDArray[Any]:
+        """(W,) int64 or (W, C) float32, for `size` words."""
+        stream = self.declared[name]
         if len(given) != size:
             raise DataError(f"{place}: the stream {name} has {len(given)} values for {size} words")
         if stream.holds_names:

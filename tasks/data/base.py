@@ -41,14 +41,19 @@ class Stream:
     """What a named stream holds beside the source, a value for each word or position of it (part of speech, time gap).
 
     `vocab_size`: ids, 0 to one less; `channels`: that many numbers; neither: names, numbered as training has them.
+    `length`: it has positions of its own, from 1 to so many that are fed, whatever the source is (a protein beside a
+    molecule); a vector is one position of many channels.
     """
 
     vocab_size: int | None = None
     channels: int | None = None
+    length: int | None = None
 
     def __post_init__(self) -> None:
         if self.vocab_size is not None and self.channels is not None:
             raise ValueError("Stream: set vocab_size or channels, not both")
+        if self.length is not None and self.length < 1:
+            raise ValueError(f"Stream: length {self.length}; it has one position at least")
 
     @property
     def holds_names(self) -> bool:

@@ -1,15 +1,16 @@
-"""Errors of real-valued predictions: mean squared and mean absolute, for numbers and for arrays."""
+"""Errors of real-valued predictions: squared, its root and absolute, numbers or arrays; share of variance explained."""
 # N examples
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.metrics.base import Mean, Statistics
+from tasks.metrics.base import Mean, Metric, Statistics
 
 
 class MSE(Mean):
@@ -35,6 +36,37 @@ class MAE(Mean):
     def statistics(self, predictions: Sequence[Any], references: Sequence[Any]) -> Statistics:
         """`value` (N,): the mean absolute error of each example."""
         return {"value": _per_example(predictions, references, np.abs, self.name)}
+
+
+class RMSE(MSE):
+    """Root of the mean squared error, in the units of the references; `value` is squared, so that it adds up."""
+
+    name = "rmse"
+
+    def aggregate(self, statistics: Statistics) -> float:
+        """Root of the mean over the rows given."""
+        return math.sqrt(super().aggregate(statistics))
+
+
+class R2(Metric):
+    """Share of variance that numbers explain, 1 - sum (y - p)^2 / sum (y - mean y)^2, the mean being of these rows.
+
+    0 for the mean of the rows themselves, below for worse. NaN where references are all equal, and of no rows.
+    """
+
+    name, best, bounds = "r2", "max", (-float("inf"), 1.0)
+
+    def statistics(self, predictions: Sequence[Any], references: Sequence[Any]) -> Statistics:
+        """`squared` error and `reference`, each (N,)."""
+        squared = _per_example(predictions, references, np.square, self.name)
+        return {"squared": squared, "reference": np.asarray(references, dtype=np.float64).reshape(len(references))}
+
+    def aggregate(self, statistics: Statistics) -> float:
+        """Of the rows given."""
+        true = statistics["reference"]
+        if not len(true) or (true == true[0]).all():
+            return float("nan")
+        return float(1 - statistics["squared"].sum() / ((true - true.mean()) ** 2).sum())
 
 
 def _per_example(predictions: Sequence[Any], references: Sequence[Any], of: Any, name: str) -> NDArray[np.float64]:

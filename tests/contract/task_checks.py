@@ -6,6 +6,7 @@ rows; TRAINING_CHECKS train or start processes.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 from dataclasses import replace
@@ -129,7 +130,7 @@ def content(example: Example) -> str:
 
 def canonical(x: Any) -> str:
     if isinstance(x, np.ndarray):
-        return f"{x.dtype}{x.shape}{x.tobytes().hex()}"
+        return f"{x.dtype}{x.shape}{hashlib.sha256(x.tobytes()).hexdigest()}"
     if isinstance(x, list | tuple):
         return f"[{','.join(canonical(item) for item in x)}]"
     return repr(x)

@@ -16,7 +16,7 @@ from seqbench.nodes import compose_node
 NAMES = sorted(
     path.stem
     for path in Path(CONFIGS, "encoder").glob("*.yaml")
-    if path.stem not in ("own", "pretrained", "majority", "random", "repeat_last")
+    if path.stem not in ("own", "pretrained", "majority", "random", "repeat_last", "source_mean", "biases")
 )
 SPECS = {
     "ids": InputSpec(max_length=12, target_length=4, vocab_size=17),

@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZED = sorted(
     path.stem
     for path in (ROOT / "configs" / "encoder").glob("*.yaml")
-    if path.stem not in ("own", "pretrained", "majority", "random", "repeat_last", "dlinear")
+    if path.stem not in ("own", "pretrained", "majority", "random", "repeat_last", "source_mean", "biases", "dlinear")
 )
 SMALLEST = {"transunet": 3e6}  # parameters at least, whatever the width: of its CNN and decoder
 OTHERS = {  # what encoders read that not every task feeds

@@ -189,7 +189,7 @@ def test_a_mistake_of_one_cell_stops_the_plan(toy: Toy) -> None:
         plan_tiny(toy)
     text = str(caught.value)
     assert "encoder.dmi: no such key (did you mean encoder.dim?) (encoder=toy task=toy)" in text
-    assert "encoder.rule: 'x' is not one of majority, random, repeat_last" in text
+    assert "encoder.rule: 'x' is not one of majority, random, repeat_last, source_mean, biases" in text
 
 
 def test_a_key_that_one_task_of_a_sweep_lacks_is_told_with_the_cell(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score
+from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score, r2_score
 
 from seqbench.compose import CONFIGS
 from seqbench.nodes import compose_node
@@ -17,7 +17,7 @@ from tasks.metrics.base import Metric
 from tasks.metrics.correlation import Pearson, Spearman
 from tasks.metrics.edit_distance import SymbolErrorRate, WordErrorRate
 from tasks.metrics.entity_f1 import EntityF1
-from tasks.metrics.errors import MAE, MSE
+from tasks.metrics.errors import MAE, MSE, R2, RMSE
 from tasks.metrics.exact_match import ExactMatch
 from tasks.metrics.frames import FrameNLL
 from tasks.metrics.likelihood import BitsPerCharacter, Perplexity
@@ -48,6 +48,11 @@ def test_errors_of_numbers_are_scikit_learns() -> None:
     p, r = RNG.normal(size=40), RNG.normal(size=40)
     assert MSE().score(p.tolist(), r.tolist()) == pytest.approx(mean_squared_error(r, p), rel=1e-12)
     assert MAE().score(p.tolist(), r.tolist()) == pytest.approx(mean_absolute_error(r, p), rel=1e-12)
+    assert RMSE().score(p.tolist(), r.tolist()) == pytest.approx(mean_squared_error(r, p) ** 0.5, rel=1e-12)
+    assert R2().score(p.tolist(), r.tolist()) == pytest.approx(r2_score(r, p), rel=1e-12)
+    some = RNG.choice(40, 15)  # what a board resamples, without the model
+    assert R2().aggregate(rows(R2().statistics(p, r), some)) == pytest.approx(r2_score(r[some], p[some]), rel=1e-12)
+    assert math.isnan(R2().score([1.0, 2.0], [3.0, 3.0]))
 
 
 def test_errors_of_windows_are_over_all_their_entries() -> None:
@@ -165,6 +170,8 @@ CASES: list[tuple[Metric, list[Any], list[Any]]] = [
     (MSE(), [1.0, 2.5], [0.0, 2.0]),
     (MSE(), WINDOWS[0], WINDOWS[1]),
     (MAE(), WINDOWS[0], WINDOWS[1]),
+    (RMSE(), [1.0, 2.5], [0.0, 2.0]),
+    (R2(), [1.0, 2.5, 2.0], [0.0, 2.0, 1.0]),
     (Pearson(), [1.0, 2.5, 2.0], [0.0, 2.0, 1.0]),
     (Spearman(), [1.0, 2.5, 2.0], [0, 2, 1]),
     (NDCG10(), RANKED, [4, 5, 6]),

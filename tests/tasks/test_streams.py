@@ -49,6 +49,10 @@ class Given(DataSet):
         return [Example(source=x, streams=streams, target=y) for x, streams, y in rows]
 
 
+class Plain(Regression):
+    feeds_streams = False
+
+
 def labelling(data: DataSet, tokenizer: Tokenizer | None = None, max_length: int = 9) -> Labelling:
     task = Labelling(data=data, tokenizer=tokenizer or Characters(), max_length=max_length, metrics=[TokenAccuracy()])
     task.setup()
@@ -138,8 +142,8 @@ def test_text_that_has_no_words_and_kinds_that_feed_none() -> None:
     )
     with pytest.raises(DataError, match=r"set task\.data\.source_type=words"):
         task.setup()
-    with pytest.raises(ValueError, match="data: gives the streams gap, pos, Regression feeds none; take them out"):
-        Regression(data=Given(rows), tokenizer=Characters(), pair="joined", metrics=[MSE()], **settings)
+    with pytest.raises(ValueError, match="data: gives the streams gap, pos, Plain feeds none; take them out"):
+        Plain(data=Given(rows), tokenizer=Characters(), pair="joined", metrics=[MSE()], **settings)
     with pytest.raises(DataError, match=r"ids are 0 to 1"):
         labelling(Given([(["a", "b"], {"k": [0, 2]}, ["O", "B"])], k=Stream(vocab_size=2)))
 
