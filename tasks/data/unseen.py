@@ -20,12 +20,9 @@ def places(left: Sequence[str], right: Sequence[str], unseen: Unseen, fold: int)
     neither part is, and pairs of an unseen with a seen one are in no split. `neither` parts the pairs: what is the same
     twice stays together. The parts are shuffled once, the same for all folds: each is tested in one of the five.
     """
-    units: list[Sequence[str]] = {
-        "neither": [[f"{a}|{b}" for a, b in zip(left, right, strict=True)]],
-        "left": [left],
-        "right": [right],
-        "both": [left, right],
-    }[unseen]
+    units: list[Sequence[str]] = [left] if unseen == "left" else [right] if unseen == "right" else [left, right]
+    if unseen == "neither":
+        units = [[f"{a}|{b}" for a, b in zip(left, right, strict=True)]]
     split_SN = [_splits(side, fold) for side in units]
     return {
         split: np.flatnonzero(np.all([side == number for side in split_SN], axis=0))
