@@ -253,6 +253,19 @@ def test_yesno_is_cut_40_10_10(data_cache: Path, monkeypatch: pytest.MonkeyPatch
     np.testing.assert_allclose(np.concatenate([e.source for e in splits["train"]]).std(0), 1, atol=1e-4)
 
 
+@pytest.mark.data
+def test_recordings_are_of_one_level(data_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEQBENCH_DATA", str(data_cache))
+    levels = {}
+    for level in (None, -26.0):
+        recordings = digits(level_db=level)._recordings("test")["yweweler"]
+        levels[level] = [20 * np.log10(np.sqrt(np.mean(samples.astype(float) ** 2))) for _, samples in recordings]
+        assert all(np.array_equal(samples * 32768, np.round(samples * 32768)) for _, samples in recordings)
+        assert max(np.abs(samples).max() for _, samples in recordings) < 1
+    np.testing.assert_allclose(levels[-26.0], -26, atol=0.02)
+    assert np.mean(levels[None]) == pytest.approx(-38.6, abs=0.1)
+
+
 def test_scale_is_of_training_frames() -> None:
     spectrograms = [
         log_mel(np.random.default_rng(i).normal(size=4000).astype(np.float32), rate=RATE, **ARGUMENTS) for i in range(3)
