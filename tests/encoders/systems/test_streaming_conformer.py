@@ -69,7 +69,8 @@ def test_parameters_are_the_sheets(changes: dict[str, Any], subsampling: int | N
 
 
 @pytest.mark.parametrize(
-    "left, look_ahead, factor", [(8, 1, 4), (8, 3, 4), (6, 0, 4), (8, 3, 8), (6, 0, 8), (0, 2, 4), (4, 1, 2), (14, 6, 2)]
+    "left, look_ahead, factor",
+    [(8, 1, 4), (8, 3, 4), (6, 0, 4), (8, 3, 8), (6, 0, 8), (0, 2, 4), (4, 1, 2), (14, 6, 2)],
 )
 def test_chunks_with_caches_are_the_whole_pass(left: int, look_ahead: int, factor: int) -> None:
     """Rows of all lengths in one batch, one that ends with a chunk, ones that end within it and in the first."""
