@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from tasks.data.base import DataError, Example
 from tasks.data.pinned_set import PinnedSet
@@ -18,22 +21,38 @@ class E2ENLGSmall(PinnedSet):
 
     Source: attributes, as `name[Alimentum], area[city centre], familyFriendly[no]`; target: a description. A source
     comes as often as it has descriptions, and in one split alone. `train`: the set's validation file but for the last
-    tenth of its 547 sources, which is `valid`; `test`: the set's own. Raises DataError for a row that is no pair.
+    tenth of its 547 sources, which is `valid`; `test`: the set's own. `descriptions`: of each source so many,
+    the first ones, are left in `valid` and `test`; null: all. Raises DataError for a row that is no pair.
     """
 
     pinned: ClassVar[str] = "e2e_nlg"
     modality = "text"
 
-    def __init__(self) -> None: ...
+    def __init__(self, *, descriptions: Annotated[int, Field(gt=0)] | None) -> None:
+        self.descriptions = descriptions
 
     def read(self, split: str) -> Sequence[Example]:
         """Pairs in the order of the file."""
         if split == "test":
-            return _pairs(self.located()["testset_w_refs.csv"])
+            return self._first(_pairs(self.located()["testset_w_refs.csv"]))
         pairs = _pairs(self.located()["devset.csv"])
         every = list(dict.fromkeys(pair.source for pair in pairs))
         first = set(every[: len(every) * 9 // 10])
-        return [pair for pair in pairs if (pair.source in first) == (split == "train")]
+        if split == "train":
+            return [pair for pair in pairs if pair.source in first]
+        return self._first([pair for pair in pairs if pair.source not in first])
+
+    def _first(self, pairs: list[Example]) -> list[Example]:
+        """The first descriptions of each source."""
+        if self.descriptions is None:
+            return pairs
+        seen: Counter[str] = Counter()
+        kept = []
+        for pair in pairs:
+            seen[pair.source] += 1
+            if seen[pair.source] <= self.descriptions:
+                kept.append(pair)
+        return kept
 
 
 def _pairs(path: Path) -> list[Example]:

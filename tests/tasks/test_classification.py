@@ -135,6 +135,18 @@ def test_an_echo_ends_in_eos_by_any_tokeniser() -> None:
     assert torch.equal(encoder.given.mask, batch.source.mask)
     assert made.accounting("train").truncated == 1
     assert made.lengths("train").tolist() == [8, 4, 8, 2]
+
+    class Begun(Framed):
+        specials = Specials(pad=0, unk=1, bos=2, eos=3, sep=3, mask=5)  # its frame begins as a decoder does
+
+    begun = task(Rows(TRAIN), readout="echo", tokenizer=Begun(min_count=1, max_size=None), max_length=8)
+    begun.setup()
+    encoder = Seen(dim=4, spec=begun.spec)
+    begun.attach(encoder)
+    begun(encoder, begun.collate("train", np.arange(2)))
+    assert encoder.given.values.tolist() == [[2, 8, 7, 6], [2, 7, 0, 0]]
+    assert encoder.given.mask.sum(1).tolist() == [4, 2]
+    assert begun.lengths("train").tolist()[:2] == [5 + 4, 3 + 2]
     pairs = task(Rows([(("a", "b"), "x"), (("c", "a"), "y")]), readout="echo")
     pairs.setup()
     assert [int(row[-1]) for row in (pairs.sources["train"].rows[0], pairs.sources["train"].rows[1])] == [EOS, EOS]
