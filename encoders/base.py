@@ -228,6 +228,13 @@ class Encoder(nn.Module, ABC):
         """Number of states for a source of `length` positions; fewer where positions are merged (patches)."""
         return length
 
+    def inherited(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Its state after a run before it left `weights`: these. Other where the stages differ in their parts.
+
+        Those that begin anew are given as they are; a name or a shape that is not this encoder's is refused after it.
+        """
+        return weights
+
     @property
     def token_embedding(self) -> Tensor | None:
         """The (V, D) input table, for a task that ties its output weights to it; None where there is none."""

@@ -148,13 +148,13 @@ def take_all(encoder: Encoder, task: Task, record: Record, results: Path) -> Non
 
 
 def take_over(encoder: Encoder, record: Record, results: Path) -> None:
-    """Give an encoder the weights of the run before it, all of them.
+    """Give an encoder the weights of the run before it, all of them, or as it says what it takes (Encoder.inherited).
 
     Raises what `check_finished` does, and ConfigError for weights that are not there, are not the ones of the record,
     or are of an encoder of other sizes.
     """
     check_finished(record)
-    theirs = weights(record, results)
+    theirs = encoder.inherited(weights(record, results))
     ours = {name: tuple(value.shape) for name, value in encoder.state_dict().items()}
     shapes = {name: tuple(value.shape) for name, value in theirs.items()}
     differ = [

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from encoders.base import Decoder, Encoder, Grid, InputSpec, Sequences
+from encoders.base import Decoder, Encoder, Graph, Grid, InputSpec, Sequences
 from seqbench.build import build, locate
 
 VOCAB, CHANNELS, LONGEST, TARGET = 17, 3, 12, 6
-Kind = Literal["ids", "channels", "image"]
+Kind = Literal["ids", "channels", "image", "graph"]
 GRID = Grid(rows=3, columns=4, patch=16)  # an image of LONGEST squares; as a source of channels, of fewer as well
+GRAPH = Graph(nodes=4, width=CHANNELS, edges=((0, 1), (2, 3)), parts=((0,), (1,)))  # two that are alike
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,13 @@ class Case:
         return InputSpec(
             max_length=LONGEST,
             vocab_size=VOCAB if self.kind == "ids" else None,
-            channels={"channels": CHANNELS, "image": CHANNELS * GRID.patch**2}.get(self.kind),
+            channels={
+                "channels": CHANNELS,
+                "image": CHANNELS * GRID.patch**2,
+                "graph": CHANNELS * GRAPH.nodes,
+            }.get(self.kind),
             grid=GRID if self.kind == "image" else None,
+            graph=GRAPH if self.kind == "graph" else None,
             target_length=TARGET,
             streams={name: InputSpec(max_length=LONGEST, vocab_size=2) for name in names},
         )
@@ -88,9 +94,9 @@ class Case:
 
 
 def cases_of(node: dict[str, Any], allowed: tuple[str, ...] = ("encoders",)) -> list[Case]:
-    """An encoder on ids and on channels, whichever it takes; on an image where it takes neither, as channels else."""
-    ids, channels, image = (Case(node, kind, allowed) for kind in get_args(Kind))
-    return [case for case in (ids, channels) if case.taken] or [case for case in (image,) if case.taken]
+    """An encoder on ids and on channels, whichever it takes; on an image or a graph where it takes neither."""
+    ids, channels, *laid_out = (Case(node, kind, allowed) for kind in get_args(Kind))
+    return [case for case in (ids, channels) if case.taken] or [case for case in laid_out if case.taken]
 
 
 def cut(sequences: Sequences, row: int, start: int, end: int) -> Sequences:

@@ -106,7 +106,7 @@ class Once(DataSet):
     """Another data set, remembered."""
 
     def __init__(self, inner: DataSet) -> None:
-        self.inner, self.modality = inner, inner.modality
+        self.inner, self.modality, self.graph = inner, inner.modality, inner.graph
         self.splits: dict[str, Sequence[Example]] = {}
 
     def identity(self) -> list[FileFact]:

@@ -25,6 +25,7 @@ from seqbench.run import run
 from seqbench.store import write_atomic
 from seqbench.study import plan_sweep
 from tasks.base import Task
+from tasks.data.jhmdb_pose import SKELETON
 from tests.seqbench.toy import VOCABULARY, ToyEncoder
 from tests.seqbench.toy_cli import Toy
 from tests.seqbench.toy_config import toy_config
@@ -38,6 +39,7 @@ SIZED = sorted(
 SMALLEST = {"transunet": 3e6}  # parameters at least, whatever the width: of its CNN and decoder
 OTHERS = {  # what encoders read that not every task feeds
     "informer": InputSpec(max_length=64, channels=3, target_length=24),
+    "skeletonmae": InputSpec(max_length=16, channels=30, graph=SKELETON),
     "transunet": InputSpec(max_length=16, channels=256, grid=Grid(rows=4, columns=4, patch=16)),
 }
 LINES = {"dim": 12, "dropout": 0.2}
