@@ -268,6 +268,7 @@ class Attempt:
         trained = progress.train_seconds > 0
         with randomness.isolated(fitted.evaluator.seed):
             latency = cost.latency(fitted.evaluator)
+            generation = cost.generation(fitted.evaluator)
             forward = cost.flops_forward(fitted.evaluator, test[len(test) // 2])
             training = cost.flops_training(fitted.evaluator, train, feed.padded)
         return {
@@ -282,6 +283,7 @@ class Attempt:
             "train_tokens_per_second": feed.real / progress.train_seconds if trained else None,
             "eval_examples_per_second": examples_per_second,
             "latency": latency,
+            "generation": generation,
             **self._compiled(),
             **cost.utilisation(
                 training,

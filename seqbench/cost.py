@@ -17,17 +17,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils import _pytree as pytree
 
-from encoders.base import Encoder
+from encoders.base import Decoder, Encoder, Sequences
 from seqbench.evaluation import Evaluator
 from seqbench.feed import count_positions
 from seqbench.operations import counting
 from seqbench.peaks import peak
-from seqbench.record import Latency
+from seqbench.record import Generation, Latency
 from tasks.base import Batch, Task
 
 COUNTED = 2  # training batches whose operations are counted
 WARM_UP, LEAST, MOST, SECONDS = 3, 20, 50, 0.5  # latency: passes before, fewest, most, and when it is enough
+TOKENS = 16  # of generation: the first, and later ones, as far as a task's targets go
 PATIENCE, FEWEST = 30.0, 3  # seconds after which fewer do than LEAST, without a 95th percentile, and how few
 
 
@@ -142,6 +144,56 @@ def latency(evaluator: Evaluator) -> Latency:
     p50, p95 = np.percentile(times, [50, 95])
     enough = len(times) >= LEAST
     return Latency(batch_size=1, p50_ms=float(p50), p95_ms=float(p95) if enough else None, repeats=len(times))
+
+
+def generation(evaluator: Evaluator) -> Generation | None:
+    """Time to the first token and of each later one, and memory of the cache, on rows of the test split.
+
+    The tokens are those of the targets (again from the first one where these are short), so that rows of all encoders
+    are as long; at most TOKENS of them, and what `spec.target_length` allows. None for a task that generates nothing.
+    """
+    task, encoder, device = evaluator.task, evaluator.encoder, evaluator.device
+    if not isinstance(encoder, Decoder) or not issubclass(task.needs, Decoder):
+        return None
+    encoder.eval()
+    rows = np.random.default_rng(0).permutation(len(task.lengths("test")))[:MOST].astype(np.int64)
+    first, later, positions, kept = [], [], [], []
+    begin = time.perf_counter()
+    with torch.no_grad(), evaluator.precision():
+        for i in range(WARM_UP + LEAST):
+            batch: Any = task.collate("test", rows[i % len(rows) : i % len(rows) + 1]).to(device)
+            source, target = getattr(batch, "source", None), getattr(batch, "target", None)
+            if not isinstance(source, Sequences) or not isinstance(target, Sequences):
+                return None
+            length = max(1, int(target.mask.sum()))
+            start = _clock(device)
+            states = encoder.prefill(source)
+            size = sum(leaf.nbytes for leaf in pytree.tree_leaves(states.cache) if isinstance(leaf, torch.Tensor))
+            for step in range(max(1, min(TOKENS, task.spec.target_length))):
+                place = slice(step % length, step % length + 1)
+                states = encoder.decode(Sequences(values=target.values[:, place], mask=target.mask[:, place]), states)
+                now = _clock(device)
+                if i >= WARM_UP:
+                    (later if step else first).append(1000 * (now - start))
+                start = now
+            if i >= WARM_UP:
+                positions.append(int(source.mask.sum()))
+                kept.append(size / 2**20)
+                if now - begin > PATIENCE and len(first) >= FEWEST:
+                    break
+    return Generation(
+        source=float(np.mean(positions)),
+        first_ms=float(np.median(first)),
+        next_ms=float(np.median(later)) if later else None,
+        cache_mib=float(np.mean(kept)),
+        repeats=len(first),
+    )
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def reset_peak_memory(device: torch.device) -> float:

@@ -148,11 +148,14 @@ def _summary(record: Record | None) -> dict[str, Any]:
     flat: dict[str, Any] = {"status": record.status}
     for split, scores in record.scores.items():
         flat |= {f"{split}/{name}": math.nan if s.value is None else s.value for name, s in scores.items()}
-    cost = record.cost.model_dump(exclude={"latency"}, exclude_none=True)
+    cost = record.cost.model_dump(exclude={"latency", "generation"}, exclude_none=True)
     flat |= {f"cost/{name}": value for name, value in cost.items()}
     if record.cost.latency is not None:
         times = record.cost.latency.model_dump(include={"p50_ms", "p95_ms"}, exclude_none=True)
         flat |= {f"cost/latency_{name}": value for name, value in times.items()}
+    if record.cost.generation is not None:
+        made = record.cost.generation.model_dump(exclude={"repeats"}, exclude_none=True)
+        flat |= {f"cost/generation_{name}": value for name, value in made.items()}
     return flat
 
 

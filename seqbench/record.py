@@ -90,6 +90,16 @@ class Latency(_Part):
     repeats: int = Field(description="passes timed, on test examples drawn at random, the same for every encoder")
 
 
+class Generation(_Part):
+    """Decoding of one test row at a time with a cache, by the encoder alone: no head, no choice among tokens."""
+
+    source: float = Field(description="mean positions of a source")
+    first_ms: float = Field(description="median: the source read, and one step")
+    next_ms: float | None = Field(default=None, description="median of each later step; null: targets of one token")
+    cache_mib: float = Field(description="mean: what is kept of a source for the steps, counted")
+    repeats: int
+
+
 class Cost(_Part):
     """Cost beside quality; null where it was not measured."""
 
@@ -112,6 +122,7 @@ class Cost(_Part):
     train_tokens_per_second: float | None = None
     eval_examples_per_second: float | None = None
     latency: Latency | None = None
+    generation: Generation | None = Field(default=None, description="null: the task generates nothing")
     peak_memory_mib: float | None = Field(
         default=None,
         description="on CUDA what torch held at most; on a CPU growth of the process's resident set, from before the "

@@ -171,6 +171,5 @@ def _over_seeds(comparison: Comparison, a_S: Floats, b_S: Floats | None, confide
 
 def _counted(of: str) -> bool:
     """Whether a quantity is a count, the same on every machine, and no measurement."""
-    return of.startswith(("cost/parameters", "cost/flops", "cost/train_tokens", "cost/train_items")) and not (
-        of.endswith("_per_second")
-    )
+    counts = ("cost/parameters", "cost/flops", "cost/train_tokens", "cost/train_items", "cost/generation.cache_mib")
+    return of.startswith(counts) and not of.endswith("_per_second")
