@@ -157,7 +157,9 @@ def generation(evaluator: Evaluator) -> Generation | None:
         return None
     encoder.eval()
     rows = np.random.default_rng(0).permutation(len(task.lengths("test")))[:MOST].astype(np.int64)
-    first, later, positions, kept = [], [], [], []
+    first: list[float] = []
+    later: list[float] = []
+    positions, kept = [], []
     begin = time.perf_counter()
     with torch.no_grad(), evaluator.precision():
         for i in range(WARM_UP + LEAST):
