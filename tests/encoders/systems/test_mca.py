@@ -1,0 +1,254 @@
+"""MCA: the official layers by formula, counts of parameters, what the context decides, padding, n-grams, baselines."""
+# B batch, L positions, G numbers of the context
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.testing import assert_close
+
+from encoders.base import InputSpec, Sequences
+from encoders.systems.mca import BITS, LONGEST, MCA
+from encoders.systems.mca_parts import ContextGate, ContextualAttention, NGrams
+from seqbench.build import build
+from seqbench.nodes import compose_node
+
+KINDS = ["mca", "ca", "sa", "scnn", "birnn", "fingerprint"]
+
+
+def spec_of(vocabulary: int, genes: int, length: int = 30) -> InputSpec:
+    context = InputSpec(max_length=1, channels=genes)
+    return InputSpec(max_length=length, vocab_size=vocabulary, streams={"context": context})
+
+
+def made(name: str, spec: InputSpec, **changes: Any) -> MCA:
+    torch.manual_seed(0)
+    encoder = build(compose_node("encoder", name) | changes, "encoder", ["encoders"], spec=spec)
+    assert isinstance(encoder, MCA)
+    return encoder.eval()
+
+
+def rows(lengths: list[int], genes: int, *, seed: int = 0, vocabulary: int = 40) -> Sequences:
+    generator = torch.Generator().manual_seed(seed)
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    context = torch.randn(len(lengths), 1, genes, generator=generator)
+    return Sequences(
+        values=torch.randint(vocabulary, mask.shape, generator=generator),
+        mask=mask,
+        streams={"context": Sequences(values=context, mask=torch.ones(len(lengths), 1, dtype=torch.bool))},
+    )
+
+
+def with_context(source: Sequences, context: Tensor) -> Sequences:
+    """The same source beside another vector, (B, 1, G)."""
+    stream = Sequences(values=context, mask=source.streams["context"].mask)
+    return Sequences(values=source.values, mask=source.mask, streams={"context": stream})
+
+
+# -- against the official layers, by formula ---------------------------------------------------------------------
+def test_contextual_attention_is_the_official_one() -> None:
+    """Numbers of the sheet, from the official PyTorch layer; and the same again by numpy, from the equations."""
+    shapes = [(4, 3), (4,), (4, 5), (4,), (1, 4)]
+    w_r, b_r, w_c, b_c, v = (np.sin(np.arange(np.prod(s)) + i).reshape(s) for i, s in enumerate(shapes))
+    layer = ContextualAttention(dim=3, context=5, size=4, heads=1)
+    assert layer.context is not None
+    with torch.no_grad():
+        targets = (layer.read.weight, layer.read.bias, layer.context.weight, layer.context.bias, layer.score)
+        for parameter, value in zip(targets, (w_r, b_r, w_c, b_c, v), strict=True):
+            parameter.copy_(torch.from_numpy(value))
+    r, c = np.cos(np.arange(36)).reshape(2, 6, 3), np.sin(0.5 * np.arange(10)).reshape(2, 5)
+    x = torch.from_numpy(r).float()
+    alpha = layer(x, torch.ones(2, 6, dtype=torch.bool), torch.from_numpy(c).float())
+    output = torch.einsum("bml,bls->bs", alpha, x)
+    expected = [[0.080399, -0.019549, -0.101524], [0.085836, 0.085532, 0.006590]]
+    assert_close(output, torch.tensor(expected), atol=1e-6, rtol=0)
+    of_row = [0.223497, 0.155280, 0.182455, 0.161276, 0.120479, 0.157014]
+    assert_close(alpha[0, 0], torch.tensor(of_row), atol=1e-6, rtol=0)
+    score = np.exp(np.tanh(r @ w_r.T + b_r + (c @ w_c.T + b_c)[:, None]) @ v[0])
+    ours = score / score.sum(1, keepdims=True)
+    assert alpha[:, 0].detach().numpy() == pytest.approx(ours, abs=1e-6)
+
+
+def test_published_parameters() -> None:
+    """8,169,425 of the official example (V = 28, G = 2128): the last 513 are the head's, which is the task's."""
+    encoder = made("published/mca", spec_of(28, 2128))
+    counts: dict[str, list[torch.nn.Module | None]] = {
+        "embedding": [encoder.table],
+        "gate": [encoder.gates],
+        "convolutions": [encoder.convolutions, encoder.norms],
+        "attention": [encoder.attentions],
+        "norm": [encoder.norm],
+        "dense": [encoder.dense, encoder.dense_norms],
+    }
+    found = {k: sum(p.numel() for part in v if part is not None for p in part.parameters()) for k, v in counts.items()}
+    assert found == {
+        "embedding": 448,
+        "gate": 4_530_512,
+        "convolutions": 20_032,
+        "attention": 2_235_392,
+        "norm": 1_664,
+        "dense": 1_380_864,
+    }
+    assert sum(found.values()) + 513 == 8_169_425 == sum(p.numel() for p in encoder.parameters()) + encoder.dim + 1
+    assert encoder.code_width == 832
+    assert (found["gate"] + found["attention"]) / 8_169_425 == pytest.approx(0.83, abs=0.005)
+
+
+def test_small_parameters() -> None:
+    encoder = made("mca", spec_of(40, 808))
+    assert sum(p.numel() for p in encoder.parameters()) + encoder.dim + 1 == 941_961
+
+
+# -- gate and attention ------------------------------------------------------------------------------------------
+@torch.no_grad()
+def test_gate_and_attention_sum_to_one() -> None:
+    encoder, source = made("mca", spec_of(40, 12)), rows([9, 4], 12)
+    alphas = encoder.explain(source)
+    assert [alpha.shape for alpha in alphas] == [(2, 4, 9)] * 4
+    for alpha in alphas:
+        assert_close(alpha.sum(2), torch.ones(2, 4))
+        assert (alpha[1, :, 4:] == 0).all()
+    raw = source.streams["context"].values[:, 0]
+    [gate] = encoder.gates
+    assert_close((gate(raw) / raw).sum(1), torch.ones(2), atol=1e-4, rtol=0)
+    scaled = ContextGate(genes=12, scaled=True)
+    scaled.load_state_dict(gate.state_dict())
+    assert_close(scaled(raw), 12 * gate(raw))
+
+
+@torch.no_grad()
+def test_heads_are_so_many_attentions_side_by_side_scale_after_scale() -> None:
+    encoder, source = made("mca", spec_of(40, 12)), rows([7, 7], 12)
+    found, scales, start = encoder.summary(source), encoder._scales(source), 0
+    gated = encoder.gates[0](encoder.context(source))
+    for attention, x in zip(encoder.attentions, scales, strict=True):
+        assert isinstance(attention, ContextualAttention)
+        size = attention.score.shape[1]
+        for head in range(4):
+            one = ContextualAttention(dim=x.shape[2], context=12, size=size, heads=1)
+            part = slice(head * size, (head + 1) * size)
+            for name in ("read", "context"):
+                getattr(one, name).weight.copy_(getattr(attention, name).weight[part])
+                getattr(one, name).bias.copy_(getattr(attention, name).bias[part])
+            one.score.copy_(attention.score[head : head + 1])
+            alone = torch.einsum("bml,bls->bs", one(x, source.mask, gated), x)
+            assert_close(found[:, start : start + x.shape[2]], alone)
+            start += x.shape[2]
+    assert start == encoder.code_width == found.shape[1]
+
+
+def test_without_v_attention_is_the_mean_and_the_context_plays_no_part() -> None:
+    encoder, source = made("mca", spec_of(40, 12)), rows([9, 4], 12)
+    context = source.streams["context"].values.clone().requires_grad_()
+    for zero in (False, True):
+        if zero:
+            for attention in encoder.attentions:
+                assert isinstance(attention, ContextualAttention)
+                torch.nn.init.zeros_(attention.score)
+        [gradient] = torch.autograd.grad(encoder(with_context(source, context)).values.sum(), context)
+        assert bool((gradient != 0).any()) != zero
+    summary, table = encoder.summary(source), encoder.table
+    assert table is not None
+    for row, length in enumerate((9, 4)):
+        mean = table(source.values[row, :length]).mean(0)
+        assert_close(summary[row, :64], mean.repeat(4))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("concatenate", ["none", "gated", "raw"])
+def test_the_context_reaches_what_it_should(kind: str, concatenate: str) -> None:
+    encoder = made("mca", spec_of(40, 12), smiles_encoder=kind, concatenate=concatenate)
+    source, other = rows([9, 4], 12), rows([9, 4], 12, seed=1)
+    read = kind in ("mca", "ca") or concatenate != "none"
+    turned = encoder(with_context(source, other.streams["context"].values)).values
+    assert bool((turned != encoder(source).values).any()) == read
+    summary, raw = encoder.summary(source), encoder.context(source)
+    if concatenate == "raw":
+        assert torch.equal(summary[:, -12:], raw)
+    if concatenate == "gated":
+        assert_close(summary[:, -12:], encoder.gates[0](raw))
+    assert bool(encoder.explain(source)) == (kind in ("mca", "ca", "sa"))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_switch_is_blind_to_padding_and_reads_its_tokens(kind: str) -> None:
+    encoder = made("mca", spec_of(40, 12), smiles_encoder=kind)
+    source = rows([9, 4], 12)
+    other = Sequences(
+        values=torch.where(source.mask, source.values, 39 - source.values), mask=source.mask, streams=source.streams
+    )
+    assert torch.equal(encoder(other).values, encoder(source).values)
+    alone = Sequences(
+        values=source.values[1:, :4],
+        mask=source.mask[1:, :4],
+        streams={"context": Sequences(values=source.streams["context"].values[1:], mask=torch.ones(1, 1).bool())},
+    )
+    assert_close(encoder(alone).values, encoder(source).values[1:], atol=1e-5, rtol=1e-5)
+    turned = source.values.clone()
+    turned[:, 0] = (turned[:, 0] + 1) % 40
+    changed = Sequences(values=turned, mask=source.mask, streams=source.streams)
+    assert ((encoder(changed).values - encoder(source).values).abs().amax((1, 2)) > 1e-6).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_parameter_of_every_switch_learns(kind: str) -> None:
+    concatenate = "none" if kind == "mca" else "gated"
+    encoder = made("mca", spec_of(40, 12), smiles_encoder=kind, concatenate=concatenate, gates="one").train()
+    values = encoder(rows([9, 4, 7, 8, 2, 5], 12)).values
+    weights = torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad((values * weights).sum(), list(encoder.parameters()), allow_unused=True)
+    names = [name for name, _ in encoder.named_parameters()]
+    assert not [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+
+
+def test_a_gate_for_each_scale() -> None:
+    encoder = made("mca", spec_of(40, 12), gates="scale")
+    assert len(encoder.gates) == 4
+    values = encoder(rows([5], 12)).values
+    gradients = torch.autograd.grad(values.square().sum(), list(encoder.gates.parameters()))
+    assert all(gradient.any() for gradient in gradients)
+
+
+@torch.no_grad()
+def test_a_context_of_ids_is_read_by_their_shares() -> None:
+    stream = InputSpec(max_length=4, vocab_size=5)
+    encoder = made("mca", InputSpec(max_length=9, vocab_size=40, streams={"context": stream}))
+    context = Sequences(values=torch.tensor([[2, 3, 2, 4]]), mask=torch.tensor([[True, True, True, False]]))
+    source = Sequences(values=torch.ones(1, 3).long(), mask=torch.ones(1, 3).bool(), streams={"context": context})
+    assert_close(encoder.context(source), torch.tensor([[0, 0, 2 / 3, 1 / 3, 0]]))
+
+
+# -- fingerprint and the rest ------------------------------------------------------------------------------------
+def test_n_grams_are_zlib_s_crc32() -> None:
+    ids, length = [3, 300, 7, 7, 12, 3], 6
+    bits = {
+        zlib.crc32(b"".join(i.to_bytes(2, "little") for i in ids[start : start + n])) % BITS
+        for n in range(1, LONGEST + 1)
+        for start in range(length - n + 1)
+    }
+    values = torch.tensor([[*ids, 9, 9], [5, 0, 0, 0, 0, 0, 0, 0]])
+    mask = torch.arange(8) < torch.tensor([[length], [1]])
+    found = NGrams(bits=BITS, longest=LONGEST)(values, mask)
+    assert set(found[0].nonzero().ravel().tolist()) == bits
+    assert len(bits) == 18  # of 20 n-grams two, 3 and 7, come twice
+    assert found[1].nonzero().ravel().tolist() == [zlib.crc32(b"\5\0") % BITS]
+
+
+@pytest.mark.parametrize(
+    ("changes", "spec", "message"),
+    [
+        ({}, InputSpec(max_length=9, vocab_size=9), "reads a stream `context` beside its source"),
+        ({}, InputSpec(max_length=9, channels=3), "reads ids"),
+        ({"kernels": [3, 4]}, spec_of(9, 3), r"encoder.kernels: 4 is even"),
+    ],
+)
+def test_refusals(changes: dict[str, Any], spec: InputSpec, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        made("mca", spec, **changes)
