@@ -212,6 +212,9 @@ class Encoder(nn.Module, ABC):
     ahead: ClassVar[bool] = False  # True: its states are of the spec.target_length positions after the source, one each
     packs: ClassVar[bool] = False  # True: `packed` may be set
     packed: bool = False  # set by a run (trainer.padding_free): the same states by work on real positions alone
+    # vectors that a state is, side by side, each of dim / outputs numbers: a head over a vocabulary gives each its
+    # logits by the same weights, and fuse() makes log-probabilities of them
+    outputs: int = 1
     # constructor arguments that evaluation mode alone reads, validation's too, each with its value in the run that
     # trains: a run that differs from that one in these alone takes its weights
     test_only: ClassVar[Mapping[str, Any]] = MappingProxyType({})
@@ -235,9 +238,16 @@ class Encoder(nn.Module, ABC):
         """
         return weights
 
+    def fuse(self, logits: Tensor, states: Tensor) -> Tensor:
+        """Log-probabilities (M, V) of the `outputs` logits (outputs, M, V) of states (M, D); here those of their sum.
+
+        They need not add up to 1: a loss takes them as they are in training, all else renormalises.
+        """
+        return logits.sum(0).log_softmax(-1)
+
     @property
     def token_embedding(self) -> Tensor | None:
-        """The (V, D) input table, for a task that ties its output weights to it; None where there is none."""
+        """The (V, D / outputs) input table, for a task that ties its output weights to it; None where there is none."""
         return None
 
 

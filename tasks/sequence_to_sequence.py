@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
@@ -136,7 +135,7 @@ class SequenceToSequence(Task):
         real_BT = batch.target.mask
         logits_MV = self.head(states.values[real_BT], encoder)
         smoothing = self.label_smoothing if self.training else 0.0
-        loss = F.cross_entropy(logits_MV.float(), batch.label[real_BT], label_smoothing=smoothing)
+        loss = self.head.loss(logits_MV.float(), batch.label[real_BT], encoder, smoothing=smoothing)
         loss = sum((*before.losses.values(), *states.losses.values()), loss)
         predictions: list[Any] = []
         if not self.training and self.search is None:

@@ -31,7 +31,7 @@ def declares_what_it_is(case: Case) -> None:
     table = encoder.token_embedding
     if table is not None:
         assert case.kind == "ids"
-        assert table.shape == (VOCAB, encoder.dim)
+        assert table.shape == (VOCAB, encoder.dim // encoder.outputs)
         assert any(table is parameter for parameter in encoder.parameters())
 
 
