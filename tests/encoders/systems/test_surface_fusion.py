@@ -1,4 +1,4 @@
-"""SurfaceFusion: without it an encoder-decoder, the numbers of its sheet, whose gradients there are, which layers mix."""
+"""SurfaceFusion: an encoder-decoder without it, numbers of the sheet, whose gradients there are, which layers mix."""
 # B batch, L source positions, T target positions, D width, V vocabulary
 
 from __future__ import annotations
