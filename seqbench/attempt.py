@@ -31,7 +31,7 @@ from seqbench.fit import Fitted, fit, parts_of_first_epoch
 from seqbench.health import Deadline, Diverged, TimedOut
 from seqbench.loggers import About, Sink, check_account, open_sinks
 from seqbench.place import placed
-from seqbench.pretraining import check_finished, take_all, take_over
+from seqbench.pretraining import check_finished, take_all, take_over, teach
 from seqbench.progress import Bar, Event, Lines, Watch, ignore
 from seqbench.ranks import ALONE, Ranks
 from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status, TuningFacts
@@ -159,6 +159,8 @@ class Attempt:
         if self.first is not None:
             if self.trained:
                 take_all(encoder, task, self.first, self.store.root)
+            elif config.pretrain is not None and config.pretrain.teacher is not None:
+                teach(task, config, self.first, self.store.root)
             else:
                 take_over(encoder, self.first, self.store.root)
         self.found["encoder"] = self.found["encoder"].model_copy(update={"family": encoder.family})

@@ -197,10 +197,14 @@ class Logger(_Section):
 
 
 class Pretrain(_Section):
-    """A run before this one, of the same encoder, with whose weights this one begins. Its own sections, as a run's."""
+    """A run before this one, of the same encoder, with whose weights this one begins. Its own sections, as a run's.
+
+    With a `teacher` it is of an encoder of its own, so named, and what it has learnt is what this one's task asks it.
+    """
 
     name: str  # of its task, in its record
-    encoder: dict[str, Any]  # settings of the encoder that are other in it, such as a mask
+    teacher: str | None = None  # records made before it was there have none
+    encoder: dict[str, Any]  # settings of the encoder that are other in it, such as a mask; a teacher's own, all of it
     task: dict[str, Any]
     protocol: Protocol
     budget: Budget

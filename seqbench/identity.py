@@ -100,6 +100,8 @@ def _pretraining(config: RunConfig) -> dict[str, Any]:
     found = facts(first, task_of(first.task, first.allowed))
     if config.pretrain.seed is None:
         del found["seed"]
+    if config.pretrain.teacher is not None:
+        found["teaches"] = True
     for key in config.tune.space if config.tune is not None else ():
         section, _, rest = key.partition(".")
         if section == "encoder" and rest.split(".")[0] not in config.pretrain.encoder:

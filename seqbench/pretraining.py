@@ -1,8 +1,8 @@
 """A run that has weights of another: the run before it, made where it is missing, and what is taken over.
 
-Two kinds: a run that `pretrain` describes, with whose encoder this one begins; and the one that trains for all runs
-that differ from it in nothing but what no training reads (test_only, of data sets and encoders): these take encoder and
-head as they are.
+Two kinds: a run that `pretrain` describes, with whose encoder this one begins, or which its task asks as a teacher; and
+the one that trains for all runs that differ from it in nothing but what no training reads (test_only, of data sets and
+encoders): these take encoder and head as they are.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ def before(config: RunConfig) -> RunConfig | None:
     tree = config.resolved()
     sections = tree["pretrain"]
     unknown = [key for key in stage.encoder if key not in config.encoder]
-    if unknown:
+    if stage.teacher is None and unknown:
         raise ConfigError(f"pretrain.encoder.{unknown[0]}: encoder {config.names.encoder} has no {unknown[0]}")
     tree |= {key: sections[key] for key in SECTIONS}
     tree |= {
-        "encoder": {**config.encoder, **stage.encoder},
+        "encoder": stage.encoder if stage.teacher is not None else {**config.encoder, **stage.encoder},
         "seed": config.seed if stage.seed is None else stage.seed,
         "pretrain": None,
         "tune": None,
@@ -58,7 +58,8 @@ def before(config: RunConfig) -> RunConfig | None:
     }
     if stage.budget.match is not None:
         raise ConfigError("pretrain.budget.match: the encoder has the size of the run's; leave it out")
-    names = config.names.model_copy(update={"task": stage.name, "study": None, "experiment": None, "tune": None})
+    named = {"task": stage.name, "encoder": stage.teacher or config.names.encoder}
+    names = config.names.model_copy(update={**named, "study": None, "experiment": None, "tune": None})
     try:
         return check_config(tree, names, [], allowed=config.allowed, found=True)
     except ConfigError as error:
@@ -102,6 +103,7 @@ def check(config: RunConfig) -> None:
     from seqbench.build import build_task, check_pair, check_selection
 
     first = before(config)
+    _check_teacher(config, build_task(config))
     if first is None:
         return
     try:
@@ -110,6 +112,21 @@ def check(config: RunConfig) -> None:
         check_selection(first, task)
     except ConfigError as error:
         raise ConfigError(f"pretrain: {error}") from None
+
+
+def _check_teacher(config: RunConfig, task: Task) -> None:
+    """Raise ConfigError for a teacher that nobody learns from, and for none where one is needed."""
+    given = config.pretrain is not None and config.pretrain.teacher is not None
+    if given and not getattr(task, "has_teacher", False):
+        raise ConfigError(
+            f"pretrain.teacher: {config.names.task} learns from none; tasks.distillation.Distillation does"
+        )
+    if getattr(task, "needs_teacher", False) and not given:
+        raise ConfigError(
+            f"task.alpha: {config.names.task} learns from a teacher then; give one by pretrain, or alpha 0"
+        )
+    if given and (config.trainer.devices, config.trainer.nodes) != (1, 1):
+        raise ConfigError("trainer.devices: a run with pretrain.teacher is of one device; use 1")
 
 
 def made(first: RunConfig | None, run: Callable[[RunConfig], Record], watch: Watch) -> Record | None:
@@ -169,6 +186,30 @@ def take_over(encoder: Encoder, record: Record, results: Path) -> None:
             f"pretrain: its encoder's weights don't fit, which takes {hint}\n{'; '.join(differ[:SHOWN])}{more}"
         )
     encoder.load_state_dict(theirs)
+
+
+def teach(task: Task, config: RunConfig, record: Record, results: Path) -> None:
+    """Give a task the encoder of the run before, with its head and its weights, to learn from.
+
+    Raises what `take_over` does, and ConfigError where the two have no vocabulary in common.
+    """
+    from seqbench.build import build_encoder, build_task
+    from seqbench.randomness import isolated
+
+    check_finished(record)
+    first = before(config)
+    assert first is not None
+    with isolated(first.seed):
+        theirs = build_task(first)
+        theirs.setup()
+        encoder = build_encoder(first, theirs.spec)
+        theirs.attach(encoder)
+    take_over(encoder, record, results)
+    theirs.load_state_dict(weights(record, results, of="task."))
+    try:
+        task.learn_from(encoder, theirs)  # type: ignore[operator]
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def weights(record: Record, results: Path, of: str = "encoder.") -> dict[str, Tensor]:
