@@ -231,10 +231,11 @@ def _placed(text: str, cells: list[str], rows: int) -> list[str]:
 
 
 def _seed(overrides: Overrides) -> tuple[int | None, tuple[str, ...]]:
-    """The seed, if it is a plain one, and what else there is."""
+    """The seed, if it is a plain one that no other value is made of (`${seed}`), and what else there is."""
     text = overrides.get("seed", "")
     digits = text.partition("=")[2]
-    if digits.isdecimal() and int(digits) < 2**32:
+    used = any("${seed}" in value for value in overrides.values())
+    if digits.isdecimal() and int(digits) < 2**32 and not used:
         return int(digits), tuple(value for key, value in overrides.items() if key != "seed")
     return None, tuple(overrides.values())
 

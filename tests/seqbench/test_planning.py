@@ -134,6 +134,13 @@ def test_a_composition_is_not_changed_by_those_before_it() -> None:
     assert loader._kept is None
 
 
+def test_a_value_that_is_the_seed_is_each_runs_own() -> None:
+    made = plan_sweep(["encoder=majority", "task=listops", "budget.eval_every=${seed}", "seed=3,4"])
+    assert [cell.config.budget.eval_every for cell in made.cells] == [3, 4]
+    for cell in made.cells:
+        assert cell.id == alone(cell.overrides, None)[0]
+
+
 def test_ids_of_seeds_are_those_of_each() -> None:
     facts = {"seed": 3, "b": {"seed": 3, "text": 'ä \\ " seed'}, "a": [1.5, None, 1e-8]}
     expected = [identity.digest({**facts, "seed": seed}) for seed in (0, 7, 2**32 - 1)]
