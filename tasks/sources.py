@@ -89,7 +89,9 @@ def encode(
             return replace(pairs, streams=beside)
         frame = tokenizer.frame(1) if end is None else tokenizer.frame(1).ended(end)
         room = frame.room(max_length)
-        encoded = tokenizer.encode([example.source for example in examples])
+        once = {id(example.source): example.source for example in examples}  # a molecule may stand in a thousand rows
+        of = dict(zip(once, tokenizer.encode(list(once.values())), strict=True))
+        encoded = [of[id(example.source)] for example in examples]
         rows = Ragged((_or_unknown(frame.around(one.ids[:room]), tokenizer) for one in encoded), np.int64)
         words = [_or_none(frame.filled(-1).around(one.words[:room])) for one in encoded]
         further = streams.encode(examples, words, split)

@@ -79,6 +79,30 @@ def test_what_rows_share_is_kept_once() -> None:
     assert batch[0].tolist() == batch[1].tolist() == VECTOR.tolist()
 
 
+def test_a_source_that_rows_share_is_tokenised_once() -> None:
+    asked = []
+
+    class Asked(Words):
+        def encode(self, texts: Any) -> Any:
+            asked.append(len(texts))
+            return super().encode(texts)
+
+    words, same = Asked(min_count=1, max_size=None), ["C", "O"]
+    examples = [Example(source=s, target=float(i)) for i, s in enumerate((same, ["O"], same, ["C", "O"]))]
+    task = Regression(
+        data=Pairs(examples, beside=Stream()),
+        tokenizer=words,
+        max_length=9,
+        readout="auto",
+        pair="joined",
+        metrics=[MSE()],
+    )
+    examples[:] = [Example(source=e.source, target=e.target, streams={"beside": e.source}) for e in examples]
+    task.setup()
+    assert asked == [3, 3, 3]
+    assert task.collate("train", np.arange(4)).source.values.tolist() == [[7, 6], [6, 0], [7, 6], [7, 6]]
+
+
 def test_every_task_that_feeds_streams_feeds_them() -> None:
     words = Words(min_count=1, max_size=None)
     one = Classification(
