@@ -245,6 +245,10 @@ class Encoder(nn.Module, ABC):
         """
         return logits.sum(0).log_softmax(-1)
 
+    def told(self) -> dict[str, float]:
+        """Numbers that it tells of itself when it is trained, by name, for its record and claims; {}: none."""
+        return {}
+
     @property
     def token_embedding(self) -> Tensor | None:
         """The (V, D / outputs) input table, for a task that ties its output weights to it; None where there is none."""

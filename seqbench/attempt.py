@@ -197,6 +197,8 @@ class Attempt:
                 )
             self.found["checkpoint"] = self._keep(fitted)
             self.found["match"] = match.facts(config, encoder, task)
+        told = {name: number for name, number in encoder.told().items() if np.isfinite(number)}
+        self.found["encoder"] = self.found["encoder"].model_copy(update={"told": told})
         self.found["scores"] = {split: {n: _score_facts(s) for n, s in by.items()} for split, by in scores.items()}
         self.found["predictions"] = predictions.write(self.folder, task, given, scores)
         if not isinstance(encoder, Trivial):

@@ -55,6 +55,7 @@ class EncoderFacts(_Part):
     label: str = Field(description="what the board shows")
     family: str
     target: str
+    told: dict[str, float] = Field(default_factory=dict, description="numbers that it tells of itself, trained")
 
 
 class ScoreFacts(_Part):

@@ -140,6 +140,21 @@ class SurfaceFusion(Decoder):
         """What each decoder layer reads of each encoder layer, (M, n), n from X0 (or X1) on; mean over channels."""
         return None if self.table is None else self.table.detach().float().softmax(1).mean(2)
 
+    def told(self) -> dict[str, float]:
+        """`weight_m_n` of layer fusion, and `embedding_lead`, w_M0 less the greatest of w_M1 .. w_M,N-1."""
+        weights_MN = self.layer_weights()
+        if weights_MN is None:
+            return {}
+        first = 0 if self.embedding_layer else 1
+        told = {
+            f"weight_{m}_{n}": weight
+            for m, row in enumerate(weights_MN.tolist(), 1)
+            for n, weight in enumerate(row, first)
+        }
+        if self.embedding_layer and weights_MN.shape[1] > 2:
+            told["embedding_lead"] = float(weights_MN[-1, 0] - weights_MN[-1, 1:-1].max())
+        return told
+
     def _read(self, x_BLD: Tensor, mask_BL: Tensor) -> tuple[Tensor, list[KeyValues], tuple[Tensor, ...]]:
         """XN; its keys and values, or a mix's, for each decoder layer; those of the surface attention."""
         stack = self.encoder

@@ -41,7 +41,11 @@ def estimate(comparison: Comparison, a: Sequence[Run], b: Sequence[Run] | None, 
     counts alike (operations, parameters) is exact. Raises ConfigError where sides cannot be compared.
     """
     sides = [a] if b is None else [a, b]
-    if comparison.exponent_over is None and not comparison.of.startswith("cost/") and comparison.by == "difference":
+    if (
+        comparison.exponent_over is None
+        and not comparison.of.startswith(("cost/", "encoder/"))
+        and comparison.by == "difference"
+    ):
         return _scores(comparison, sides, confidence)
     by_seed = [_by_seed(comparison, side) for side in sides]
     seeds = sorted(by_seed[0])

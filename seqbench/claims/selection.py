@@ -77,6 +77,8 @@ def check(of: str, run: Run) -> None:
     from seqbench.build import build_task
 
     part, _, name = of.partition("/")
+    if part == "encoder":
+        return  # what an encoder tells of itself is known once it is trained
     if part == "cost":
         model: Any = Cost
         for key in name.split("."):
@@ -101,7 +103,9 @@ def quantity(record: Record, of: str) -> float | None:
     """
     part, _, name = of.partition("/")
     found: Any
-    if part == "cost":
+    if part == "encoder":
+        found = record.encoder.told.get(name)
+    elif part == "cost":
         found = record.cost
         for key in name.split("."):
             found = None if found is None else getattr(found, key)

@@ -14,7 +14,7 @@ from seqbench.source import suggest
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "claim"
 
 Selector = dict[str, str | int | float | bool | None]  # config key -> value; `encoder` and `task` by their names
-Quantity = Annotated[str, Field(pattern=r"^(valid|test|cost)/[A-Za-z0-9_.@ -]+$")]
+Quantity = Annotated[str, Field(pattern=r"^(valid|test|cost|encoder)/[A-Za-z0-9_.@ -]+$")]
 
 
 class Part(BaseModel):
@@ -30,7 +30,9 @@ class Comparison(Part):
     where: Selector = Field(default={}, description="of both sides")
     a: Selector
     b: Selector | None = Field(default=None, description="null: a alone is held against the bound")
-    of: Quantity = Field(description="test/<metric>, or cost/<key of a record's cost>, such as cost/latency.p50_ms")
+    of: Quantity = Field(
+        description="test/<metric>, cost/<key of a record's cost> (cost/latency.p50_ms), or encoder/<what it tells>"
+    )
     by: Literal["difference", "ratio"] = Field(default="difference", description="a - b, or a / b")
     exponent_over: str | None = Field(
         default=None, description="config key x: instead of the quantity, n in quantity ~ x^n over the runs of a side"

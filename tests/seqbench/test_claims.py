@@ -250,6 +250,23 @@ def test_a_plot_along_a_sequence(tmp_path: Path) -> None:
     assert line(curve.model_copy(update={"y": "test/other"}), "a", runs).dots == ()
 
 
+def test_what_an_encoder_tells_of_itself_is_paired_by_seed(tmp_path: Path) -> None:
+    runs = []
+    for seed, number in enumerate((0.1, 0.3, 0.2)):
+        run = run_of(tmp_path, "a", seed, value=0.5)
+        assert run.entry is not None
+        run.entry.record.encoder.told["lead"] = number
+        runs.append(run)
+    lead = comparison(a={"encoder": "a"}, b=None, of="encoder/lead")
+    check(claim(lead), runs)
+    found = judge(claim(lead), runs, confidence=0.95).outcomes[0].estimate
+    assert found is not None
+    half = 4.3027 * 0.1 / 3**0.5  # Student, 2 degrees
+    assert (found.value, found.low, found.basis) == (pytest.approx(0.2), pytest.approx(0.2 - half, abs=1e-4), "seeds")
+    with pytest.raises(ConfigError, match="encoder/other is not defined"):
+        judge(claim(comparison(a={"encoder": "a"}, b=None, of="encoder/other")), runs, confidence=0.95)
+
+
 def test_a_plot_over_names(tmp_path: Path) -> None:
     runs = [
         run_of(tmp_path, "a", seed, parameters=1, value=0.5, optimizer__x=name) for name in "dac" for seed in (0, 1)

@@ -184,6 +184,13 @@ def test_layer_fusion_with_all_weight_on_the_top_is_the_encoder_decoder(fusion: 
     assert_close(read[0], norm(mean), atol=1e-10, rtol=0)
     assert ours.layer_weights().tolist() == [[0.25] * 4] * 2
     with torch.no_grad():
+        ours.table[1] = torch.tensor([4.0, 2.0, 3.0, 1.0]).log().unsqueeze(1)
+    told = ours.told()
+    assert [told[f"weight_2_{n}"] for n in range(4)] == pytest.approx([0.4, 0.2, 0.3, 0.1])
+    assert told["embedding_lead"] == pytest.approx(0.4 - 0.3)
+    assert theirs.told() == make().told() == {}
+    with torch.no_grad():
+        ours.table.zero_()
         ours.table[:, 3] = 30.0
     if changes:
         handle.remove()
@@ -205,6 +212,7 @@ def test_layers_without_the_embeddings_start_in_bounds() -> None:
     bound = math.sqrt(2 / (2 + 3 + 1))
     assert 0.9 * bound < encoder.table.abs().max() <= bound
     assert encoder.outputs == 1
+    assert set(encoder.told()) == {f"weight_{m}_{n}" for m in (1, 2) for n in (1, 2, 3)}
 
 
 def test_parameters_of_the_published_size() -> None:
