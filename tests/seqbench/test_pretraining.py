@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 import yaml
 
+from encoders.bag import Bag
 from seqbench import claim as claims
 from seqbench import pretraining, published
 from seqbench.attempt import Attempt
@@ -112,6 +113,33 @@ def test_the_id_knows_what_came_before(tmp_path: Path) -> None:
     fixed = pretraining.before(config_of(tmp_path, {"seed": 4}, seed=9))
     assert fixed is not None
     assert fixed.seed == 9
+
+
+def test_an_encoder_says_what_it_takes_and_that_must_be_all_of_it(made: tuple[Path, Record]) -> None:
+    results, record = made
+    first = Store(results).find(record.parents[0])
+    assert first is not None
+    theirs = pretraining.weights(first, results)
+    name, value = next(iter(theirs.items()))
+
+    class Taking(Bag):
+        def __init__(self) -> None:
+            torch.nn.Module.__init__(self)
+            self.kept, self.copy = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.zeros_like(value))
+            self.leaves: set[str] = set()
+
+        def inherited(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            assert set(weights) == set(theirs)
+            found = {"kept": self.kept.data, "copy": weights[name]}
+            return {key: value for key, value in found.items() if key not in self.leaves}
+
+    encoder = Taking()
+    pretraining.take_over(encoder, first, results)
+    assert torch.equal(encoder.copy, value)
+    assert torch.equal(encoder.kept, torch.ones(2))
+    encoder.leaves = {"copy"}
+    with pytest.raises(ConfigError, match="copy: absent in run"):
+        pretraining.take_over(encoder, first, results)
 
 
 def test_trials_of_a_row_share_what_came_before_whatever_the_seed(tmp_path: Path) -> None:
