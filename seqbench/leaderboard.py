@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None, *, kept: list[Any] | None = None) ->
     What the board was made of is put into `kept`: taking ten thousand records apart takes 0.2 s, for nothing.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    # Read when numpy is imported: its matrices here are small, and each column has a thread of ours as it is.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if {"-h", "--help"} & set(arguments):
         print(HELP + _defaults_text())
         return 0
