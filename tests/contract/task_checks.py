@@ -133,6 +133,8 @@ def canonical(x: Any) -> str:
         return f"{x.dtype}{x.shape}{hashlib.sha256(x.tobytes()).hexdigest()}"
     if isinstance(x, list | tuple):
         return f"[{','.join(canonical(item) for item in x)}]"
+    if isinstance(x, dict):  # of streams, whose arrays repr would print or shorten
+        return canonical(sorted(x.items()))
     return repr(x)
 
 
