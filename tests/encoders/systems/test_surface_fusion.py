@@ -100,6 +100,13 @@ def test_training_has_the_two_cross_entropies(smoothing: float) -> None:
         head.some(states, label[:, None], encoder)
 
 
+def test_a_table_of_the_tasks_own_serves_both() -> None:
+    encoder = make(gate=0.8)
+    head, states = VocabularyHead(encoder=encoder, vocab_size=17, tie=False).double(), target_states(encoder)
+    t, s = (head.linear(part).log_softmax(1) for part in states.chunk(2, dim=1))
+    assert_close(head(states, encoder), 0.8 * t + 0.2 * s, atol=1e-12, rtol=0)
+
+
 def test_the_surface_gives_gradients_to_embeddings_and_its_own_alone() -> None:
     encoder = make()
     t, s = target_states(encoder).chunk(2, dim=1)
