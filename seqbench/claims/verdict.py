@@ -111,6 +111,8 @@ def side_of(comparison: Comparison, found: Estimate, wide: Estimate) -> Verdict:
     """Where an interval lies; `wide` is the one at the corrected level, which alone refutes."""
     if found.low is None or found.high is None or wide.low is None or wide.high is None:
         return "inconclusive"
+    if found.basis == "one seed":  # its interval is over examples alone: nothing is known of another training
+        return "inconclusive"
     low = float("-inf") if comparison.at_least is None else comparison.at_least
     high = float("inf") if comparison.at_most is None else comparison.at_most
     if wide.high < low or wide.low > high:

@@ -102,6 +102,15 @@ def test_a_verdict_is_where_the_interval_lies(changes: dict[str, Any], verdict: 
     assert judge(claim(comparison(**changes)), runs, confidence=0.95).verdict == verdict
 
 
+def test_one_seed_decides_nothing_of_scores(runs: list[Run]) -> None:
+    one = [run for run in runs if run.seed == 0]
+    for changes in ({"at_least": 0.0}, {"at_least": 0.9}):  # the interval over examples lies inside, and outside
+        assert judge(claim(comparison(**changes)), one, confidence=0.95).verdict == "inconclusive"
+    assert judge(claim(comparison(of="cost/parameters", by="ratio", at_least=2.0)), one, confidence=0.95).verdict == (
+        "reproduced"  # what is counted is the same for any seed
+    )
+
+
 def test_a_difference_is_the_boards_with_its_examples(runs: list[Run]) -> None:
     good, poor = runs[:3], runs[3:]
     found = estimate(comparison(), good, poor, confidence=0.95)
