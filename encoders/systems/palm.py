@@ -220,7 +220,7 @@ class Palm(Decoder):
             places_BS = torch.cat((positions_of(source_mask), positions_of(target_mask)), dim=1)
         if not self.joint:
             mask_BS, places_BS = target_mask, places_BS[:, length:]
-        places_BT = places_BS[:, -new:]
+        places_BT = places_BS[:, places_BS.shape[1] - new :]
         stack = self.decoder
         own = sight(see_past(mask_BS, new), stack.position.bias(places_BT, places_BS), causal=False, queries=new)
         seen = Sight(see_real(memory_mask), False)

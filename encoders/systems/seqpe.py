@@ -153,7 +153,7 @@ class _Sequential(PositionModule):
             query_BT = torch.searchsorted(positions_U, query_BT.contiguous())
             key_BS = torch.searchsorted(positions_U, key_BS.contiguous())
         else:
-            maps_U2HE = self._table(int(key_BS.max()) + 1)
+            maps_U2HE = self._table(1 + int(key_BS.max()) if key_BS.numel() else 1)
         queries_BHTE = maps_U2HE[query_BT, 0].transpose(1, 2)
         keys_BHES = maps_U2HE[key_BS, 1].permute(0, 2, 3, 1)
         scale: float = self.options.strength * queries_BHTE.shape[-1] ** -0.5

@@ -24,7 +24,8 @@ class SurfaceAttention(nn.Module):
 
     def forward(self, x_BTD: Tensor, k_RLD: Tensor, v_RLD: Tensor, seen: Sight) -> Tensor:
         """What the queries find, (B, T, D)."""
-        q_R1QD = self.query(x_BTD).reshape(len(k_RLD), 1, -1, x_BTD.shape[2])
+        rows, length, dim = x_BTD.shape
+        q_R1QD = self.query(x_BTD).reshape(len(k_RLD), 1, rows // max(1, len(k_RLD)) * length, dim)
         dropout = self.dropout if self.training else 0.0
         found = F.scaled_dot_product_attention(
             q_R1QD, k_RLD.unsqueeze(1), v_RLD.unsqueeze(1), attn_mask=seen.mask, dropout_p=dropout

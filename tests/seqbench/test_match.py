@@ -39,6 +39,7 @@ SIZED = sorted(
 SMALLEST = {"transunet": 3e6}  # parameters at least, whatever the width: of its CNN and decoder
 OTHERS = {  # what encoders read that not every task feeds
     "informer": InputSpec(max_length=64, channels=3, target_length=24),
+    "mca": InputSpec(max_length=64, vocab_size=40, streams={"context": InputSpec(max_length=1, channels=200)}),
     "skeletonmae": InputSpec(max_length=16, channels=30, graph=SKELETON),
     "transunet": InputSpec(max_length=16, channels=256, grid=Grid(rows=4, columns=4, patch=16)),
 }

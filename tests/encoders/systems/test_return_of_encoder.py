@@ -135,11 +135,11 @@ def test_padding_and_pieces_change_nothing() -> None:
 
 @pytest.mark.parametrize(
     "name, parameters",
-    [("return_of_encoder", 332_042_240), ("return_of_encoder_causal", 332_018_816)],
+    [("published/return_of_encoder", 332_042_240), ("published/return_of_encoder_causal", 332_018_816)],
 )
 def test_published_parameters(name: str, parameters: int) -> None:
     with torch.device("meta"):
-        encoder = preset(f"published/{name}", InputSpec(max_length=1024, vocab_size=32128, target_length=256))
+        encoder = preset(name, InputSpec(max_length=1024, vocab_size=32128, target_length=256))
     attention = 2 * (1024 * 384 + 1024 * 192) + 384 + 2 * 192 + 1024
 
     def layer(hidden: int) -> int:
