@@ -89,7 +89,8 @@ class Distillation(SequenceToSequence):
         before = encoder.prefill(batch.source)
         states = encoder.decode(batch.target, before)
         logits_MV = self.head(states.values[batch.target.mask], encoder).float()
-        gold = F.cross_entropy(logits_MV, batch.label[batch.target.mask], label_smoothing=self.label_smoothing)
+        label_M = batch.label[batch.target.mask]
+        gold = self.head.loss(logits_MV, label_M, encoder, smoothing=self.label_smoothing)
         read = batch.target
         if self.samples == "own":
             read = self.drawn(encoder, batch.source)

@@ -1,5 +1,5 @@
 """Sequence to sequence that looks into the network: how much of its source a target's state uses, place by place."""
-# B batch, L source positions, T target positions, D encoder.dim
+# B batch, L source positions, T target positions, D width of the table, or encoder.dim
 
 from __future__ import annotations
 
@@ -103,12 +103,13 @@ class SourceUse(SequenceToSequence):
 
     def _squares(self, encoder: Decoder, source: Sequences, target: Sequences, numbers: list[int]) -> Tensor:
         """||J u||^2 of each target state, (B, T), mean over the probes u of the rows of these numbers."""
+        dim = table_of(encoder).embedding_dim  # an encoder of several outputs is wider
         total_BT = torch.zeros(target.mask.shape, device=target.mask.device)
         for probe in range(self.probes):
-            u_BLD = torch.zeros(*source.mask.shape, encoder.dim)
+            u_BLD = torch.zeros(*source.mask.shape, dim)
             for row, (number, length) in enumerate(zip(numbers, source.mask.sum(1).tolist(), strict=True)):
                 generator = torch.Generator().manual_seed(number * self.probes + probe)
-                u_BLD[row, :length] = torch.randn(length, encoder.dim, generator=generator)
+                u_BLD[row, :length] = torch.randn(length, dim, generator=generator)
             total_BT += along_source(encoder, source, target, u_BLD.to(total_BT.device)).square().sum(-1)
         return total_BT / self.probes
 

@@ -146,6 +146,7 @@ class _Sequential(PositionModule):
         if self.options.strength == 0:
             return None
         if self.training or torch.is_grad_enabled():
+            self._kept = None  # weights may change now, and a fused optimizer leaves no trace of it in their versions
             positions_U = torch.unique(key_BS)  # sorted
             pe_UD = self.reader(positions_U)
             self._last = (positions_U, pe_UD) if self.training else None

@@ -97,9 +97,9 @@ class Transfer:
 
         Raises ValueError where the pass has all positions that there are, so that none is further out.
         """
-        if int(positions_U[0]):
-            return None
         length = len(positions_U)
+        if int(positions_U[0]) or int(positions_U[-1]) != length - 1:  # one of the windows may begin at 0
+            return None
         low, high = length // 4, most - length
         if low >= high:
             raise ValueError(f"position.max_position: {most} leaves nothing beyond a pass of {length}; make it larger")

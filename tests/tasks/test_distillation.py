@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -109,6 +111,47 @@ def test_the_loss_is_that_of_the_equation(samples: str) -> None:
     gold = super(Distillation, task).forward(encoder, batch).loss
     assert float(loss.detach()) == pytest.approx(0.7 * total / tokens + 0.3 * float(gold.detach()), rel=1e-4)
     assert total > 0.01
+
+
+def test_the_targets_part_is_as_untaught() -> None:
+    """Smoothed; of an encoder that fuses two log-probabilities, not renormalised; and with the encoder's own losses."""
+    task, _ = pupil(alpha=0.6, samples="targets", label_smoothing=0.1)
+    torch.manual_seed(1)
+    encoder = load_encoder("surface_fusion", task.spec, dim=24, hidden=16, dropout=0.0, decoder_depth=1, gate=0.3)
+    assert isinstance(encoder, Decoder)
+    task.attach(encoder)
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.mul_(3)
+    task.learn_from(*teacher(task))
+    task.train()
+    batch = batch_of(task)
+    gold = super(Distillation, task).forward(encoder, batch).loss
+    states = encoder.decode(batch.target, encoder.prefill(batch.source)).values[batch.target.mask]
+    scores, label = task.head(states, encoder), batch.label[batch.target.mask]
+    assert abs(float((gold - F.cross_entropy(scores, label, label_smoothing=0.1)).detach())) > 1e-3
+    assert abs(float((gold - task.head.loss(scores, label, encoder, smoothing=0.0)).detach())) > 1e-3
+    expected = 0.6 * kl(task.taught(batch.source, batch.target), scores) + 0.4 * gold
+    assert float(task(encoder, batch).loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+
+
+def test_the_encoders_own_losses_are_added_once() -> None:
+    task, encoder = pupil(alpha=0.6, samples="own")
+    task.learn_from(*teacher(task))
+    task.train()
+    batch = batch_of(task)
+
+    def loss() -> float:
+        torch.manual_seed(4)
+        return float(task(encoder, batch).loss.detach())
+
+    plain = loss()
+    prefill, decode = encoder.prefill, encoder.decode
+    with (
+        mock.patch.object(encoder, "prefill", lambda x: replace(prefill(x), losses={"a": torch.tensor(2.0)})),
+        mock.patch.object(encoder, "decode", lambda x, s: replace(decode(x, s), losses={"b": torch.tensor(0.5)})),
+    ):
+        assert loss() == pytest.approx(plain + 2.5, rel=1e-5)
 
 
 def test_the_teacher_gets_no_gradient_and_is_no_part_of_the_task() -> None:

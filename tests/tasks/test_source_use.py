@@ -60,6 +60,22 @@ def test_the_derivative_along_a_direction_is_that_of_backward_passes(name: str) 
     assert not table_of(model)._forward_hooks
 
 
+def test_an_encoder_of_two_outputs_has_a_derivative_by_its_table() -> None:
+    """Its states are twice as wide as the embeddings; a mean over many probes is the whole derivative's square."""
+    this = task(looked_into=1, probes=300)
+    model: Any = build(
+        compose_node("encoder", "surface_fusion", changes={**SMALL, "depth": 1}),
+        "encoder",
+        ["encoders"],
+        spec=this.spec,
+    ).eval()
+    source, target = rows((5,), 1), rows((3,), 2)
+    square_T = this._squares(model, source, target, [0])[0]
+    exact_T = jacobian(model, source, target).square().sum((1, 2, 3))
+    assert jacobian(model, source, target).shape == (3, 16, 5, 8)
+    assert square_T.tolist() == pytest.approx(exact_T.tolist(), rel=0.2)
+
+
 def task(**changes: Any) -> SourceUse:
     node = compose_node("task", "key_values_use", changes=changes)
     node["data"] = {**node["data"], "train": 40, "valid": 12, "test": 12, "pairs": 5}

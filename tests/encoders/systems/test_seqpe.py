@@ -24,7 +24,7 @@ from encoders.blocks.feed_forward import FeedForwardOptions
 from encoders.blocks.layer import Layer, LayerOptions
 from encoders.blocks.norms import LayerNorm
 from encoders.systems.seqpe import DigitReader
-from encoders.systems.seqpe_losses import Contrast, contrast_loss, edit, transfer_loss
+from encoders.systems.seqpe_losses import Contrast, Transfer, contrast_loss, edit, transfer_loss
 from tests.encoders.transformers_models import preset
 
 SPEC = InputSpec(max_length=40, vocab_size=11, target_length=8)
@@ -185,6 +185,50 @@ def test_the_table_that_is_kept_follows_the_weights() -> None:
         after = made(source).values
     assert (after - before).abs().max() > 1e-4
     assert_close(made(source).values, after, atol=1e-5, rtol=1e-5)  # with gradients nothing is kept
+
+
+def test_the_table_that_is_kept_is_not_that_before_a_fused_step() -> None:
+    """A fused optimizer, which a run takes on a GPU, does not count up the versions of what it changes."""
+    made = preset("seqpe", SPEC, **SMALL)
+    source = Sequences(values=torch.randint(11, (2, 30)), mask=torch.ones(2, 30, dtype=torch.bool))
+    with torch.no_grad():
+        before = made.eval()(source).values
+    optimizer = torch.optim.AdamW(made.get_submodule("stack.position").parameters(), lr=0.3, fused=True)
+    made.train()(source).values.square().sum().backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    with torch.no_grad():
+        after = made.eval()(source).values
+    assert (after - before).abs().max() > 1e-3
+    assert_close(made(source).values.detach(), after, atol=1e-5, rtol=1e-5)
+
+
+def test_a_table_that_is_kept_grows_with_what_is_asked() -> None:
+    """Beyond the room that it has, and up to the last position that the digits tell apart."""
+    seqpe = {"max_position": 100, "contrast": {"candidates": 4}, "dropout": 0.0}
+    changes = {"chance": 0.0, "seqpe": seqpe}
+    made = preset("seqpe", InputSpec(max_length=100, vocab_size=11), **SMALL, position=changes).eval()
+    position: Any = made.get_submodule("stack.position")
+    for length in (3, 70, 100, 9):
+        source = Sequences(values=torch.randint(11, (2, length)), mask=torch.ones(2, length, dtype=torch.bool))
+        with torch.no_grad():
+            found = made(source).values
+            table = position._kept[1]
+            assert_close(table, position._map(position.reader(torch.arange(len(table)))), atol=1e-6, rtol=1e-5)
+        assert len(table) == (64 if length == 3 else 100)
+        assert found.isfinite().all()
+
+
+def test_transfer_is_from_the_whole_beginning_to_all_that_is_further_out() -> None:
+    transfer = Transfer(weight=1.0, offsets=200, indices=3)
+    drawn: Any = transfer.draw(torch.arange(8), 14, random.Random(0))
+    offset_bK = drawn.positions[0].view(200, 3) - drawn.index_bK
+    assert set(offset_bK.flatten().tolist()) == {2, 3, 4, 5}  # from a quarter of 8 on, within 14
+    assert set(drawn.index_bK.flatten().tolist()) == set(range(8))
+    assert all(len(set(row)) == 3 for row in drawn.index_bK.tolist())
+    shifted = torch.tensor([0, 1, 2, 3, 7, 8, 9, 10])  # one of the windows at 0
+    assert transfer.draw(shifted, 100, random.Random(0)) is None
+    with pytest.raises(ValueError, match="nothing beyond a pass of 8"):
+        transfer.draw(torch.arange(8), 10, random.Random(0))
 
 
 def trained(**position: Any) -> tuple[Any, dict[str, Tensor]]:
