@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from torch.testing import assert_close
 
 from encoders.base import InputSpec, Sequences
 from encoders.blocks.attention import AttentionOptions, CrossAttention, SelfAttention
+from encoders.blocks.layer import Layer, Residual
 from encoders.blocks.masks import Sight
 from encoders.systems.palm import Palm
 from encoders.systems.palm_parts import share_of_first
@@ -59,9 +61,12 @@ def target_states(encoder: Any, source: Sequences = SOURCE, target: Sequences = 
     return states
 
 
+@pytest.mark.parametrize("placement", ["pre", "post"])
 @pytest.mark.parametrize("position", PLACES)
-def test_all_switches_on_is_the_causal_language_model(position: str) -> None:
-    ours, theirs = make(position=position, **LM, source_loss=1.0), make("decoder_only", position=position)
+def test_all_switches_on_is_the_causal_language_model(position: str, placement: str) -> None:
+    layer = {"placement": placement}
+    ours = make(position=position, **LM, source_loss=1.0, layer=layer)
+    theirs = make("decoder_only", position=position, layer=layer)
     theirs.load_state_dict({name.replace("decoder.", "stack."): w for name, w in ours.state_dict().items()})
     assert ours.causal
     for read in (lambda e: e(SOURCE).values, lambda e: e.prefill(SOURCE).values):
@@ -69,9 +74,12 @@ def test_all_switches_on_is_the_causal_language_model(position: str) -> None:
     assert_close(target_states(ours)[TARGET.mask], target_states(theirs)[TARGET.mask], atol=1e-10, rtol=0)
 
 
+@pytest.mark.parametrize("placement", ["pre", "post"])
 @pytest.mark.parametrize("position", PLACES)
-def test_all_switches_off_is_the_encoder_decoder(position: str) -> None:
-    ours, theirs = make(position=position, **ED), make("encoder_decoder", position=position, decoder_depth=None)
+def test_all_switches_off_is_the_encoder_decoder(position: str, placement: str) -> None:
+    layer = {"placement": placement}
+    ours = make(position=position, **ED, layer=layer)
+    theirs = make("encoder_decoder", position=position, decoder_depth=None, layer=layer)
     theirs.load_state_dict(ours.state_dict())
     for read in (lambda e: e(SOURCE).values, lambda e: e.prefill(SOURCE).values):
         assert_close(read(ours)[SOURCE.mask], read(theirs)[SOURCE.mask], atol=1e-10, rtol=0)
@@ -87,6 +95,25 @@ def test_each_switch_alone_changes_the_target(switch: str) -> None:
     assert all(".cross" in name for name in missing)
     same = torch.allclose(target_states(on)[TARGET.mask], target_states(off)[TARGET.mask], atol=1e-6)
     assert same is (switch == "shared")  # which changes nothing until the weights differ
+
+
+@pytest.mark.parametrize("position", ["sinusoidal", "rotary", "alibi"])
+def test_two_stacks_of_the_same_weights_are_one(position: str) -> None:
+    """Keys that the target's weights make of the source stand where the source's own would."""
+    one, two = make(position=position, **LM), make(position=position, **{**LM, "shared": False})
+    weights = one.state_dict()
+    two.load_state_dict({**weights, **{n.replace("decoder.", "encoder."): w for n, w in weights.items()}})
+    assert_close(target_states(two)[TARGET.mask], target_states(one)[TARGET.mask], atol=1e-10, rtol=0)
+
+
+def test_a_target_apart_stands_behind_its_source_too() -> None:
+    """With two attentions: as one that begins at 0, of a table that begins at the source's end."""
+    apart = make(**{**ED, "consecutive": True})
+    first = make(**ED, spec=InputSpec(max_length=12, vocab_size=17, target_length=20))
+    first.load_state_dict(apart.state_dict())
+    first.decoder.position.table_LD = first.decoder.position.table_LD[5:]
+    source = rows((5, 5, 5), 4)
+    assert_close(target_states(first, source)[TARGET.mask], target_states(apart, source)[TARGET.mask])
 
 
 @pytest.mark.parametrize("joint", [True, False])
@@ -116,6 +143,28 @@ def test_share_of_the_source_with_uniform_scores() -> None:
     padded = encoder.source_share(rows((8, 4), 1), rows((32, 32), 2))[1]
     assert padded[:3].tolist() == pytest.approx([4 / 5, 4 / 6, 4 / 7])
     assert torch.equal(make(**ED).source_share(SOURCE, TARGET), torch.ones(3, 8, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("position", ["rotary", "alibi"])
+def test_share_is_of_the_weights_that_attention_takes(position: str) -> None:
+    """Turned, biased, normed, and of keys that several heads have in common."""
+    encoder = make(position=position, heads=4, layer={"attention": {"kv_heads": 2}}, consecutive=True)
+    attention, taken = F.scaled_dot_product_attention, []
+
+    def watched(q: Tensor, k: Tensor, v: Tensor, *, attn_mask: Tensor | None, **options: Any) -> Tensor:
+        if k.shape[2] == 17:  # source and target
+            assert attn_mask is not None
+            scores = q @ k.transpose(2, 3) / 2.0
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if attn_mask.dtype == torch.bool else scores + attn_mask
+            taken.append(scores.softmax(3)[..., :9].sum(3).mean(1))
+        return attention(q, k, v, attn_mask=attn_mask, **options)
+
+    with mock.patch.object(F, "scaled_dot_product_attention", watched):
+        target_states(encoder)
+    assert len(taken) == 3
+    found, expected = encoder.source_share(SOURCE, TARGET), torch.stack(taken).mean(0)
+    assert_close(found[TARGET.mask], expected[TARGET.mask], atol=1e-10, rtol=0)
+    assert found[TARGET.mask].std() > 0.05
 
 
 def _identity(kind: type[Any]) -> Any:
@@ -178,24 +227,35 @@ def slow(encoder: Palm, source: Tensor, target: Tensor) -> Tensor:
             heads.append(scores.softmax(1) @ v[:, h])
         return torch.cat(heads, 1)
 
+    def enter(residual: Residual, x: Tensor) -> Tensor:
+        return residual.norm(x) if residual.pre else x  # type: ignore[no-any-return]
+
+    def leave(residual: Residual, x: Tensor) -> Tensor:
+        return x if residual.pre else residual.norm(x)  # type: ignore[no-any-return]
+
     for layer, source_map in zip(encoder.decoder.layers, encoder.source_maps, strict=True):
+        assert isinstance(layer, Layer)
         assert layer.cross is not None
-        q, k, v = layer.attention.qkv(layer.attention_residual.norm(x_SD)).chunk(3, dim=1)
-        x_SD = x_SD + layer.attention.out(attend(q, k, v, seen))
-        n_SD = layer.cross_residual.norm(x_SD)
+        q, k, v = layer.attention.qkv(enter(layer.attention_residual, x_SD)).chunk(3, dim=1)
+        x_SD = leave(layer.attention_residual, x_SD + layer.attention.out(attend(q, k, v, seen)))
+        n_SD = enter(layer.cross_residual, x_SD)
         first = F.gelu(source_map.first(n_SD[:length]))
         k, v = layer.cross.key_value(first + source_map.second(first)).chunk(2, dim=1)
         q = layer.cross.query(n_SD)
-        x_SD = x_SD + layer.cross.out(attend(q, k, v, seen[:, :length]))
-        hidden = F.gelu(layer.feed_forward.up(layer.feed_forward_residual.norm(x_SD)))
-        x_SD = x_SD + layer.feed_forward.down(hidden)
+        x_SD = leave(layer.cross_residual, x_SD + layer.cross.out(attend(q, k, v, seen[:, :length])))
+        hidden = F.gelu(layer.feed_forward.up(enter(layer.feed_forward_residual, x_SD)))
+        x_SD = leave(layer.feed_forward_residual, x_SD + layer.feed_forward.down(hidden))
     states: Tensor = encoder.decoder.norm(x_SD)[length:]
     return states
 
 
 @pytest.mark.parametrize("causal_source, consecutive, language", [*itertools.product([True, False], repeat=3)])
-def test_palm_is_the_equations_of_one_pass(causal_source: bool, consecutive: bool, language: bool) -> None:
-    encoder = make(causal_source=causal_source, consecutive=consecutive, language=language)
+@pytest.mark.parametrize("placement", ["pre", "post"])
+def test_palm_is_the_equations_of_one_pass(
+    causal_source: bool, consecutive: bool, language: bool, placement: str
+) -> None:
+    switches = {"causal_source": causal_source, "consecutive": consecutive, "language": language}
+    encoder = make(**switches, layer={"placement": placement})
     found = target_states(encoder)
     for row in range(3):
         length, end = int(SOURCE.mask[row].sum()), int(TARGET.mask[row].sum())
