@@ -83,7 +83,8 @@ class DecoderOnly(Decoder):
         rows = segments_of(target.mask, packed=self.packed)
         x_BTD, past = self.stack(pack(x_BTD, rows), mask_BS, past=before.cache["past"], segments=rows)
         cache = {**before.cache, "past": past, "target_mask": target_mask}
-        return States(values=unpack(x_BTD, rows), mask=target.mask, cache=cache)
+        losses = self.stack.position.losses()  # of source and target; prefill() has none
+        return States(values=unpack(x_BTD, rows), mask=target.mask, losses=losses, cache=cache)
 
     def num_states(self, length: int) -> int:
         """Number of states for a source of `length` positions."""

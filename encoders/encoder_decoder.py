@@ -100,7 +100,8 @@ class EncoderDecoder(Decoder):
         memory_BLD, _ = self.encoder(pack(x_BLD, rows), mask_BL, segments=rows, keep=False)
         memory = unpack_pairs(self.decoder.remember(memory_BLD), rows)
         cache = {"source": OfSource((memory, mask_BL)), "past": [], "target_mask": mask_BL[:, :0]}
-        return States(values=unpack(memory_BLD, rows), mask=mask_BL, cache=cache)
+        losses = {f"source_{name}": loss for name, loss in self.encoder.position.losses().items()}
+        return States(values=unpack(memory_BLD, rows), mask=mask_BL, losses=losses, cache=cache)
 
     def decode(self, target: Sequences, before: States) -> States:
         """States of the target by the decoder, which reads the encoder's states and the target so far."""
@@ -118,7 +119,8 @@ class EncoderDecoder(Decoder):
         )
         past = past if before.cache["past"] else unpack_pairs(past, rows)
         cache = {**before.cache, "past": past, "target_mask": target_mask}
-        return States(values=unpack(y_BTD, rows), mask=target.mask, cache=cache)
+        losses = self.decoder.position.losses()
+        return States(values=unpack(y_BTD, rows), mask=target.mask, losses=losses, cache=cache)
 
     def num_states(self, length: int) -> int:
         """Number of states for a source of `length` positions."""

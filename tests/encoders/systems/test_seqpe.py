@@ -11,6 +11,7 @@ import math
 import random
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ from encoders.blocks.attention import AttentionOptions
 from encoders.blocks.feed_forward import FeedForwardOptions
 from encoders.blocks.layer import Layer, LayerOptions
 from encoders.blocks.norms import LayerNorm
+from encoders.systems import seqpe_losses
 from encoders.systems.seqpe import DigitReader
 from encoders.systems.seqpe_losses import Contrast, Transfer, contrast_loss, edit, transfer_loss
+from seqbench.nodes import compose_node
 from tests.encoders.transformers_models import preset
 
 SPEC = InputSpec(max_length=40, vocab_size=11, target_length=8)
@@ -98,6 +101,15 @@ def test_parameters() -> None:
     assert sum(p.numel() for p in encoder.parameters()) == gpt2 + 14_780_160 + 768 * 1536 + 1536 == 139_614_720
 
 
+def test_the_reader_starts_as_published() -> None:
+    """Every map and table, and what stands behind the digits, normal with 0.02; maps' biases 0."""
+    made = preset("seqpe", SPEC, dim=768, depth=1, hidden=8, heads=12)
+    for name, parameter in made.get_submodule("stack.position.made.reader").named_parameters():
+        if "norm" not in name:
+            expected = 0.0 if name.endswith("bias") else 0.02
+            assert float(parameter.detach().std()) == pytest.approx(expected, rel=0.1), name
+
+
 def test_both_losses_have_the_official_values() -> None:
     def grid(rows: int, factor: float, of: Any) -> Tensor:
         return torch.tensor(of(factor * np.arange(rows * 8.0)).reshape(rows, 8), dtype=torch.float32)
@@ -129,6 +141,31 @@ def test_candidates_are_drawn_as_published() -> None:
     pivots, candidates = drawn.positions[0].tolist(), drawn.positions[1].view(400, 16).tolist()
     for pivot, each, label in zip(pivots, candidates, drawn.labels_b.tolist(), strict=True):
         assert abs(each[label] - pivot) == min(abs(other - pivot) for other in each)
+
+
+def test_hard_negatives_come_first_where_they_are_farther_than_the_nearest() -> None:
+    """A quarter of the candidates, unless an edit is nearer than all uniform ones: then it would be the label."""
+    contrast, number = Contrast(weight=0.1, pivots=1, candidates=16, hard=1.0, near=64), iter(range(3000, 4000))
+    with mock.patch.object(seqpe_losses, "edit", side_effect=number):
+        found = contrast.candidates_of(500, 4096, random.Random(2))
+    assert found[:4] == [3000, 3001, 3002, 3003]
+    assert min(abs(position - 500) for position in found) > 1
+    assert next(number) == 3004
+    with mock.patch.object(seqpe_losses, "edit", return_value=501):
+        assert contrast.candidates_of(500, 4096, random.Random(2))[:12] == found[4:]
+
+
+def test_a_window_may_be_anywhere_and_is_as_wide_as_asked() -> None:
+    """At least five times the candidates; within what there is."""
+    for near, width in ((8, 80), (300, 300)):
+        contrast = Contrast(weight=0.1, pivots=1, candidates=16, hard=0.0, near=near)
+        draw = random.Random(1)
+        windows = [contrast.candidates_of(2000, 4096, draw)[:15] for _ in range(300)]
+        spans = [max(window) - min(window) for window in windows]
+        assert 0.9 * width < max(spans) < width
+        starts = [min(window) for window in windows]
+        assert min(starts) < 300
+        assert max(starts) > 3500
 
 
 def test_hard_negatives_are_few_edits_away() -> None:
@@ -202,6 +239,33 @@ def test_the_table_that_is_kept_is_not_that_before_a_fused_step() -> None:
     assert_close(made(source).values.detach(), after, atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_a_table_of_lower_precision_is_not_kept_for_a_higher_one() -> None:
+    made = preset("seqpe", SPEC, **SMALL, position={"chance": 0.0}).eval()
+    source = Sequences(values=torch.randint(11, (2, 30)), mask=torch.ones(2, 30, dtype=torch.bool))
+    expected = made(source).values
+    position: Any = made.get_submodule("stack.position")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made(source)
+        assert position._kept[1].dtype == torch.bfloat16
+    assert torch.equal(made(source).values, expected)
+
+
+@torch.no_grad()
+def test_scores_of_shifted_rows_in_training_are_those_of_the_table() -> None:
+    """Training encodes the positions that a batch has, each once, wherever its rows stand."""
+    position: Any = preset("seqpe", SPEC, **SMALL, position={"seqpe": {"dropout": 0.0}}).get_submodule("stack.position")
+    nn.init.normal_(position.made.maps.weight)
+    key_BS = torch.tensor([[70], [3], [900]]) + torch.arange(9)
+    query_BT = key_BS[:, -4:]
+    expected = position.eval().bias(query_BT, key_BS)
+    assert_close(position.train().bias(query_BT, key_BS), expected, atol=1e-5, rtol=1e-4)
+    for row in range(3):
+        alone = position.eval().bias(query_BT[row : row + 1], key_BS[row : row + 1])
+        assert_close(alone, expected[row : row + 1], atol=1e-5, rtol=1e-4)
+    assert (expected[0] - expected[1]).abs().max() > 1e-2
+
+
 def test_a_table_that_is_kept_grows_with_what_is_asked() -> None:
     """Beyond the room that it has, and up to the last position that the digits tell apart."""
     seqpe = {"max_position": 100, "contrast": {"candidates": 4}, "dropout": 0.0}
@@ -243,6 +307,24 @@ def trained(**position: Any) -> tuple[Any, dict[str, Tensor]]:
     return module, losses
 
 
+def test_a_decoder_has_the_losses_of_a_source_and_its_target() -> None:
+    """Once for both of one stack, by which a target's positions go on, and of either of two stacks."""
+    position = compose_node("encoder", "seqpe", changes={"position": {"chance": 0.0}})["position"]
+    source = Sequences(values=torch.zeros(2, 30, dtype=torch.int64), mask=torch.ones(2, 30, dtype=torch.bool))
+    target = Sequences(values=torch.zeros(2, 8, dtype=torch.int64), mask=torch.ones(2, 8, dtype=torch.bool))
+    for name, first, second in (
+        ("decoder_only", set(), {"contrast", "transfer"}),
+        ("encoder_decoder", {"source_contrast", "source_transfer"}, {"contrast", "transfer"}),
+    ):
+        made = preset(name, SPEC, **SMALL, heads=2, position=position).train()
+        assert isinstance(made, Decoder)
+        before = made.prefill(source)
+        states = made.decode(target, before)
+        assert (set(before.losses), set(states.losses)) == (first, second)
+        after = made.eval().prefill(source)
+        assert not {**after.losses, **made.decode(target, after).losses}
+
+
 def test_losses_are_of_the_positions_that_are_drawn() -> None:
     module, losses = trained(chance=0.0, seqpe={"dropout": 0.0, "contrast": {"weight": 0.3}})
     torch.manual_seed(7)
@@ -258,6 +340,10 @@ def test_losses_are_of_the_positions_that_are_drawn() -> None:
     assert offset_bK.min() >= 10
     assert offset_bK.max() < 4096 - 40
     assert len(offset_bK.unique()) > 4
+    near, far = module.reader(transfer.index_bK.flatten()), module.reader(far_bK)
+    by_head, whole = (transfer_loss(near.view(8, 16, 16), far.view(8, 16, 16), heads=n) for n in (2, 1))
+    assert_close(losses["transfer"], 0.1 * by_head, atol=0, rtol=1e-3)
+    assert abs(by_head / whole - 1) > 0.05
     for module_scale in (1.0, 30.0):
         with torch.no_grad():
             module.reader.out.weight.mul_(module_scale)

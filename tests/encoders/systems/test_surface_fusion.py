@@ -191,10 +191,10 @@ def test_layer_fusion_with_all_weight_on_the_top_is_the_encoder_decoder(fusion: 
     assert_close(read[0], norm(mean), atol=1e-10, rtol=0)
     assert ours.layer_weights().tolist() == [[0.25] * 4] * 2
     with torch.no_grad():
-        ours.table[1] = torch.tensor([4.0, 2.0, 3.0, 1.0]).log().unsqueeze(1)
+        ours.table[1] = torch.tensor([3.0, 2.0, 1.0, 4.0]).log().unsqueeze(1)
     told = ours.told()
-    assert [told[f"weight_2_{n}"] for n in range(4)] == pytest.approx([0.4, 0.2, 0.3, 0.1])
-    assert told["embedding_lead"] == pytest.approx(0.4 - 0.3)
+    assert [told[f"weight_2_{n}"] for n in range(4)] == pytest.approx([0.3, 0.2, 0.1, 0.4])
+    assert told["embedding_lead"] == pytest.approx(0.3 - 0.2)  # the top is not between
     assert theirs.told() == make().told() == {}
     with torch.no_grad():
         ours.table.zero_()
@@ -209,6 +209,20 @@ def test_layer_fusion_with_all_weight_on_the_top_is_the_encoder_decoder(fusion: 
     else:
         assert_close(target_states(ours), target_states(theirs), atol=1e-8, rtol=0)
     assert not torch.allclose(before, target_states(ours), atol=1e-3)
+
+
+@pytest.mark.parametrize("part, rate", [("weight_dropout", 0.4), ("mix_dropout", 0.2)])
+def test_weights_of_layers_and_what_they_mix_are_dropped(part: str, rate: float) -> None:
+    encoder = make(fusion="fine", residual=False, dropout=0.2, layer={"attention": {"dropout": 0.4}})
+    assert encoder.get_submodule(part).p == rate
+
+    def keys() -> Tensor:
+        torch.manual_seed(3)
+        return encoder.prefill(SOURCE).cache["source"].value[0][0][0]  # type: ignore[no-any-return]
+
+    before = keys()
+    encoder.get_submodule(part).train()  # it alone
+    assert not torch.allclose(before, keys())
 
 
 def test_layers_without_the_embeddings_start_in_bounds() -> None:
