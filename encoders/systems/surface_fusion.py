@@ -105,7 +105,7 @@ class SurfaceFusion(Decoder):
             self.weight_dropout, self.mix_dropout = nn.Dropout(layer.attention.dropout), nn.Dropout(dropout)
         self.surface = SurfaceAttention(dim=dim, dropout=layer.attention.dropout) if surface else None
         self.residual = ResidualFeedForward(dim=dim, hidden=hidden, dropout=dropout) if residual else None
-        self.gating = nn.Linear(2 * dim, 1) if surface and gate is None else None
+        self.gating = nn.Linear(2 * dim, 1) if surface and gate is None and mode == "hard" else None
 
     def forward(self, source: Sequences) -> States:
         """States of the decoder over the source itself, as EncoderDecoder's."""

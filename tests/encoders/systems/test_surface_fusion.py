@@ -153,6 +153,17 @@ def test_the_gate_may_be_learnt() -> None:
     assert gate.max() - gate.min() > 0.2
 
 
+@pytest.mark.parametrize("mode", ["soft", "postnorm"])
+def test_soft_fusion_is_of_the_mode_and_the_temperature(mode: str) -> None:
+    encoder = make(mode=mode, temperature=0.4, gate=None)
+    states = target_states(encoder)
+    t, s = (part @ encoder.token_embedding.T for part in states.chunk(2, dim=1))
+    scores = head_of(encoder)(states, encoder)
+    assert_close(scores, (t + (0.4 * s).log_softmax(1)).log_softmax(1), atol=1e-10, rtol=0)
+    scores.square().sum().backward()
+    assert all(p.grad is not None for p in encoder.parameters())  # nor has it a gate that nobody reads
+
+
 def test_embeddings_are_dropped_as_the_encoders_input_is() -> None:
     encoder = make(dropout=0.5).train()
     seen: dict[str, Tensor] = {}
