@@ -285,6 +285,22 @@ def test_no_target_sees_what_follows_it_whatever_the_lengths_of_sources(name: st
     assert not torch.isclose(before, target_states(encoder, moved)).all(-1)[TARGET.mask].any()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("position", ["sinusoidal", "alibi"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_target_in_pieces_and_by_beams_is_the_target(name: str, position: str) -> None:
+    encoder = make(position=position, **SETTINGS[name])
+    whole, states, found = target_states(encoder)[TARGET.mask], encoder.prefill(SOURCE), []
+    two = torch.arange(3).repeat_interleave(2)
+    beams = encoder.decode(Sequences(values=TARGET.values[two], mask=TARGET.mask[two]), states.select(two)).values
+    assert_close(beams[::2][TARGET.mask], whole, atol=1e-10, rtol=0)
+    assert_close(beams[1::2][TARGET.mask], whole, atol=1e-10, rtol=0)
+    for piece in (slice(0, 3), slice(3, 4), slice(4, 8)):
+        states = encoder.decode(Sequences(values=TARGET.values[:, piece], mask=TARGET.mask[:, piece]), states)
+        found.append(states.values)
+    assert_close(torch.cat(found, 1)[TARGET.mask], whole, atol=1e-10, rtol=0)
+
+
 def test_a_causal_source_does_not_see_ahead_by_its_partial_attention() -> None:
     encoder = make(causal_source=True)
     values = SOURCE.values.clone()

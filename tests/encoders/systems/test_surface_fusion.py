@@ -236,6 +236,24 @@ def test_weights_of_layers_and_what_they_mix_are_dropped(part: str, rate: float)
     assert not torch.allclose(before, keys())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("changes", [{}, {"value": "top"}, {"fusion": "fine"}, {"fusion": "coarse", **POST}])
+def test_a_target_in_pieces_and_by_beams_is_the_target(changes: dict[str, Any]) -> None:
+    """Each row as alone, too; and the read-out of a source that is padded."""
+    encoder = make(**changes)
+    whole, states, found = target_states(encoder), encoder.prefill(SOURCE), []
+    two = torch.arange(3).repeat_interleave(2)
+    beams = encoder.decode(Sequences(values=TARGET.values[two], mask=TARGET.mask[two]), states.select(two)).values
+    for piece in (slice(0, 3), slice(3, 4), slice(4, 8)):
+        states = encoder.decode(Sequences(values=TARGET.values[:, piece], mask=TARGET.mask[:, piece]), states)
+        found.append(states.values)
+    for again in (beams[::2], beams[1::2], torch.cat(found, 1)):
+        assert_close(again[TARGET.mask], whole, atol=1e-10, rtol=0)
+    for row, length in enumerate((9, 5, 1)):
+        one = Sequences(values=SOURCE.values[row : row + 1, :length], mask=SOURCE.mask[row : row + 1, :length])
+        assert_close(encoder(SOURCE).values[row, :length], encoder(one).values[0], atol=1e-10, rtol=0)
+
+
 def test_layers_without_the_embeddings_start_in_bounds() -> None:
     torch.manual_seed(0)
     node = compose_node("encoder", "surface_fusion", changes={**SMALL, "fusion": "fine", "embedding_layer": False})
