@@ -38,7 +38,7 @@ class Palm(Decoder):
     that `source_loss` learns no copying). `language`: a learnt vector each for source and target, added to embeddings.
 
     Chosen here, as the paper's text was not at hand: s is normed as the queries are (pre-norm); the partial attention
-    has no positions of its own and as many heads; f is the feed-forward's activation; W1 and W2 start as torch's maps do.
+    has no positions of its own and as many heads; f is the feed-forward's activation; W1, W2 start as torch's maps do.
 
     A read-out of anything but a language model reads the target pass over the source itself, as EncoderDecoder's does.
     O((L + T)^2 D) time a layer. Raises ValueError for settings that have no meaning together, a source beyond

@@ -33,7 +33,7 @@ class SurfaceFusion(Decoder):
       log softmax(z_t + log p(temperature z_s)). gate null: sigmoid(w [h; e] + b) at each position.
 
     `residual`: h + W2 relu(W1 h), and e by the same weights, before the table. `value`: top has XN in X0's place, with
-    its gradient. What is added starts as torch's linear maps do, not by Xavier's rule and without biases as there.
+    its gradient. The maps of both start as torch's own do.
     Controls: none with `residual`, gate 1, value top. The element-wise dropout of X0 is that of the encoder's input.
     With norms before the blocks (the paper's are behind) h and XN are those after the last norm, which is also layer
     fusion's. Search renormalises each step, where the paper's beams add hard scores up as they are.

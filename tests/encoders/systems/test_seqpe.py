@@ -382,6 +382,11 @@ def test_a_shift_moves_absolute_positions_and_no_relative_ones(kind: str) -> Non
     assert places.min() >= 0
     assert places.max() < 4096
     assert torch.equal(places - places[:, :1], torch.arange(40).expand(20, 40))
+    begins = {int(position.places(torch.arange(40)[None], 1)[0, 0]) for _ in range(400)}
+    assert 40 < len(begins) <= 50  # places of the pool, drawn once
+    last = torch.arange(4090)[None]  # which leaves seven places
+    assert len({int(position.places(last, 1)[0, 0]) for _ in range(200)} | {6}) == 7
+    assert torch.equal(position.eval().places(last, 20), last)
 
 
 def test_alibi_of_the_official_code_is_slopes_over_the_root_of_the_head_s_width() -> None:
