@@ -192,6 +192,18 @@ def test_draws_are_answers_of_the_pupil_and_others_each_time() -> None:
     ]
 
 
+def test_a_low_temperature_draws_what_is_most_probable() -> None:
+    cold, encoder = pupil(temperature=1e-4, top_k=None)
+    greedy, _ = pupil(temperature=1e4, top_k=1)
+    greedy.head.load_state_dict(cold.head.state_dict())
+    source = batch_of(cold).source
+    one, other = cold.drawn(encoder, source), greedy.drawn(encoder, source)
+    assert torch.equal(one.values, other.values)
+    assert torch.equal(one.mask, other.mask)
+    warm, _ = pupil(temperature=5.0, top_k=None)
+    assert any(not torch.equal(warm.drawn(encoder, source).values, one.values) for _ in range(5))
+
+
 def test_kl_is_forward_and_nothing_where_both_agree() -> None:
     teacher_MV, pupil_MV = torch.randn(2, 7, 11).unbind(0)
     p, q = teacher_MV.double().softmax(1), pupil_MV.double().softmax(1)
