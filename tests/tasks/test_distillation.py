@@ -192,6 +192,26 @@ def test_draws_are_answers_of_the_pupil_and_others_each_time() -> None:
     ]
 
 
+def test_a_finished_draw_is_fed_whole_and_one_without_an_end_lacks_its_last() -> None:
+    """So that what follows each token that is fed is one that was drawn, the end among them."""
+    task, encoder = pupil(max_target_length=4)
+    eos, wanted = task.tokenizer.specials.eos, task.search
+    source = task.collate("train", np.arange(30)).source
+    with torch.no_grad():
+        task.head.bias[eos] += 1.0
+    draws: list[Any] = []
+    found = task.found
+    with mock.patch.object(task, "found", lambda *given: draws.append(found(*given)) or draws[-1]):
+        read = task.drawn(encoder, source)
+    (drawn,) = draws
+    assert {one.finished for one in drawn} == {True, False}
+    assert len({len(one.ids) for one in drawn if one.finished}) > 1
+    for values, mask, one in zip(read.values, read.mask, drawn, strict=True):
+        said = [*one.ids, eos] if one.finished else one.ids
+        assert values[mask].tolist() == [task.tokenizer.specials.bos, *said[:-1]]
+    assert task.search is wanted  # which tests it
+
+
 def test_a_low_temperature_draws_what_is_most_probable() -> None:
     cold, encoder = pupil(temperature=1e-4, top_k=None)
     greedy, _ = pupil(temperature=1e4, top_k=1)
