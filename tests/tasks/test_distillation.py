@@ -181,7 +181,9 @@ def test_draws_are_answers_of_the_pupil_and_others_each_time() -> None:
     torch.manual_seed(3)
     first = task.drawn(encoder, batch.source).values
     torch.manual_seed(3)
-    assert torch.equal(first, task.drawn(encoder, batch.source).values)  # without dropout
+    assert torch.equal(first, task.drawn(encoder, batch.source).values)
+    torch.manual_seed(3)
+    assert torch.equal(first, task.drawn(encoder.eval(), batch.source).values)  # so it was without dropout
     longest = max(one.values.shape[1] for one in drawn)
     assert longest <= task.spec.target_length
     greedy, _ = pupil(top_k=1)
