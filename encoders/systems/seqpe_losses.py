@@ -93,12 +93,13 @@ class Transfer:
         self.weight, self.offsets, self.indices = weight, offsets, indices
 
     def draw(self, positions_U: Tensor, most: int, draw: random.Random) -> Drawn | None:
-        """Indices, and the positions that they have further out; None for a pass that itself is shifted.
+        """Indices, and the positions that they have further out; None for a pass that itself is shifted,
+        or has no position.
 
         Raises ValueError where the pass has all positions that there are, so that none is further out.
         """
         length = len(positions_U)
-        if int(positions_U[0]) or int(positions_U[-1]) != length - 1:  # one of the windows may begin at 0
+        if not length or int(positions_U[0]) or int(positions_U[-1]) != length - 1:  # a window may begin at 0
             return None
         low, high = length // 4, most - length
         if low >= high:
