@@ -25,7 +25,8 @@ class Distillation(SequenceToSequence):
     As Return of the Encoder does (arXiv 2501.16273; microsoft/encoder-decoder-slm@b306bae): the pupil draws an answer y
     for each source at `temperature` from the `top_k` most probable tokens (`samples: own`; `targets`: y is the target),
     both models read source and y, and the forward KL of their next-token distributions, at temperature 1, is a mean
-    over the tokens of y and its end. The official one counts padding, too; answers are drawn at each step here. A
+    over the tokens of y and its end. The official one counts padding, too; answers are drawn at each step here, and the
+    first distribution of a teacher is that after BOS, there that after the source, as its teacher was trained so. A
     teacher is any Decoder of the same vocabulary: a run before this one (`pretrain.teacher`), which `learn_from` gets;
     that it reads source and target in one causal sequence, or in two, is its own affair. At alpha 0 none is needed.
     """

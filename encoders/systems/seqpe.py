@@ -50,7 +50,9 @@ class SequentialPosition(Position):
         self.strength, self.layer, self.contrast, self.transfer = strength, layer, contrast, transfer
 
     def make(self, *, dim: int, heads: int, head_dim: int, length: int, causal: bool) -> PositionModule:
-        """The module. Raises ValueError for more positions than digits tell apart, and than candidates there are."""
+        """The module. Raises ValueError for more positions than digits tell apart, for fewer than there are candidates,
+        and for a transfer by heads that don't divide `dim`.
+        """
         reader = DigitReader(
             digits=len(str(self.max_position - 1)),
             width=self.width or dim,
@@ -70,6 +72,11 @@ class SequentialPosition(Position):
         if self.contrast.candidates >= self.max_position:
             raise ValueError(
                 f"position.contrast.candidates: {self.contrast.candidates} of {self.max_position} positions; take fewer"
+            )
+        if self.transfer.weight and dim % heads:
+            raise ValueError(
+                f"position.transfer.weight: {self.transfer.weight:g}, by head, of vectors of {dim} numbers, which {heads} "
+                "heads don't divide; use 0, or other heads"
             )
         return _Sequential(reader, nn.Linear(dim, 2 * heads * head_dim), self, heads=heads)
 

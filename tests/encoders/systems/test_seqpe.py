@@ -452,8 +452,10 @@ def test_the_contrast_alone_teaches_which_positions_are_near() -> None:
         ),
         ({"seqpe": {"max_position": 60, "contrast": {"candidates": 60}}}, "contrast.candidates: 60 of 60 positions"),
         ({"chance": 0.1, "seqpe": {"max_position": 30}}, "position.chance: 48 positions can't be shifted within 30"),
+        ({}, "transfer.weight: 0.1, by head, of vectors of 16 numbers, which 3 heads don't divide"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], message: str) -> None:
+    heads = {} if changes else {"heads": 3, "layer": {"attention": {"head_dim": 8}}}
     with pytest.raises(ValueError, match=message):
-        preset("seqpe", SPEC, **SMALL, position={"chance": 0.0, **changes})
+        preset("seqpe", SPEC, **SMALL, **heads, position={"chance": 0.0, **changes})
