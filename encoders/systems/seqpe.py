@@ -75,8 +75,8 @@ class SequentialPosition(Position):
             )
         if self.transfer.weight and dim % heads:
             raise ValueError(
-                f"position.transfer.weight: {self.transfer.weight:g}, by head, of vectors of {dim} numbers, which {heads} "
-                "heads don't divide; use 0, or other heads"
+                f"position.transfer.weight: {self.transfer.weight:g}, by head, of vectors of {dim} numbers, which "
+                f"{heads} heads don't divide; use 0, or other heads"
             )
         return _Sequential(reader, nn.Linear(dim, 2 * heads * head_dim), self, heads=heads)
 
