@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
@@ -118,6 +119,21 @@ def test_logits_are_the_official_ones() -> None:
     assert_close(found_BTV[0, 2, :5], last, atol=6e-5, rtol=0)
     # the reference's is of all, with one padded position, which there does not see itself and here nobody reads
     assert float(found_BTV[TARGET != 0].std()) == pytest.approx(0.2262, abs=5e-3)
+
+
+@torch.no_grad()
+def test_what_short_sources_and_small_numbers_do_not_tell() -> None:
+    """The wavelengths, and GELU by tanh: the reference's logits are the same within its digits with others."""
+    decoder = filled()
+    for stack in (decoder.get_submodule("encoder"), decoder.get_submodule("decoder")):
+        cos, sin = stack.position.rotation(torch.tensor([[3]]))  # type: ignore[operator]
+        angle = 3 / 10000 ** torch.tensor([0.0, 0.5])
+        assert_close(torch.stack([cos, sin]).view(2, 2), torch.stack([angle.cos(), angle.sin()]))
+        for layer in layers(stack):
+            x_D, feed_forward = torch.linspace(-3, 3, 32), layer.feed_forward
+            hidden = feed_forward.up(x_D)
+            assert_close(feed_forward(x_D), feed_forward.down(F.gelu(hidden, approximate="tanh")))
+            assert (F.gelu(hidden) - F.gelu(hidden, approximate="tanh")).abs().max() > 1e-4
 
 
 @torch.no_grad()
