@@ -15,6 +15,7 @@ from encoders.base import InputSpec, Sequences
 from seqbench.build import build
 from seqbench.nodes import compose_node
 from tasks.metrics.along import FirstWordAccuracy, LastWordAccuracy, SensitivityKept, SourceShareKept, WordAccuracy
+from tasks.search import Hypothesis
 from tasks.source_use import SourceUse, along_source, table_of
 
 SPEC = InputSpec(max_length=12, vocab_size=17, target_length=12)
@@ -82,6 +83,31 @@ def task(**changes: Any) -> SourceUse:
     made: Any = build(node, "task", ["tasks"])
     made.setup()
     return made  # type: ignore[no-any-return]
+
+
+def test_probes_are_of_a_row_alone_and_independent() -> None:
+    """Whatever stands beside it in a batch, and however long; two of them are not one twice."""
+    this, model = task(looked_into=9, probes=2), encoder("palm")
+    source, target = rows((9, 5, 2), 1), rows((3, 6, 4), 2)
+    together = this._squares(model, source, target, [4, 7, 0])
+    one = Sequences(values=source.values[1:2, :5], mask=source.mask[1:2, :5])
+    its = Sequences(values=target.values[1:2], mask=target.mask[1:2])
+    alone = this._squares(model, one, its, [7])
+    assert_close(together[1, :6], alone[0], atol=1e-6, rtol=1e-4)
+    once = [task(looked_into=9, probes=1)._squares(model, one, its, [n]) for n in (14, 15)]  # the same two, each alone
+    assert_close(alone, (once[0] + once[1]) / 2, atol=1e-6, rtol=1e-4)
+    assert not torch.allclose(once[0], once[1], rtol=1e-2)
+
+
+def test_what_is_fed_is_the_output_behind_bos() -> None:
+    """With its last word, whose state says the end; of an output without an end as much as was read."""
+    this = task(looked_into=1, probes=1)
+    bos, room = this.tokenizer.specials.bos, this.spec.target_length
+    long = list(range(5, 5 + room))
+    found = [Hypothesis(ids=[8, 9], score=0.0, finished=True), Hypothesis(ids=long, score=0.0, finished=False)]
+    fed = this._fed(found, torch.device("cpu"))
+    assert fed.values[0][fed.mask[0]].tolist() == [bos, 8, 9]
+    assert fed.values[1].tolist() == [bos, *long[:-1]]
 
 
 def test_predictions_tell_both_and_training_is_as_without() -> None:

@@ -119,6 +119,8 @@ def test_the_surface_gives_gradients_to_embeddings_and_its_own_alone() -> None:
 
     assert with_gradient(s) == {"embed", "surface", "residual"}
     assert with_gradient(t) == {"embed", "encoder", "decoder", "residual"}
+    encoder = make(value="top")  # a control: what stands in the embeddings' place has the gradient that they had
+    assert with_gradient(target_states(encoder).chunk(2, dim=1)[1]) == {"embed", "encoder", "surface", "residual"}
 
 
 @pytest.mark.parametrize("residual", [True, False])
