@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -135,6 +136,27 @@ def test_predictions_tell_both_and_training_is_as_without() -> None:
     assert one["share"] == pytest.approx([float(share_T[part == k].mean()) for k in range(10)], abs=1e-5)
     output = this.train()(model.train(), batch)
     assert output.predictions == []
+
+
+def test_a_tenth_has_the_root_of_its_mean_square_and_its_mean_share() -> None:
+    """Of real positions alone: rows of a batch are not equally long."""
+    this = task(looked_into=2, probes=1)
+    model: Any = build(compose_node("encoder", "palm", changes=SMALL), "encoder", ["encoders"], spec=this.spec).eval()
+    this.attach(model)
+    eos = this.tokenizer.specials.eos
+    found = [Hypothesis(ids=[eos + 1] * n, score=0.0, finished=True) for n in (11, 15)]
+    x_RT = torch.arange(1.0, 17.0).expand(2, 16)
+    with (
+        mock.patch.object(this, "found", return_value=found),
+        mock.patch.object(this, "_squares", return_value=x_RT**4),
+        mock.patch.object(model, "source_share", return_value=x_RT),
+    ):
+        told = this.eval()(model, this.collate("test", torch.arange(2).numpy())).predictions
+    for one, length in zip(told, (12, 16), strict=True):
+        part_T = torch.arange(length) * 10 // length
+        x_T = x_RT[0, :length]
+        assert one["share"] == pytest.approx([float(x_T[part_T == k].mean()) for k in range(10)])
+        assert one["sensitivity"] == pytest.approx([float((x_T[part_T == k] ** 4).mean().sqrt()) for k in range(10)])
 
 
 def test_an_encoder_without_shares_or_without_a_table() -> None:
