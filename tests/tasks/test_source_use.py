@@ -194,7 +194,8 @@ def test_words_count_at_their_place_and_by_tenths() -> None:
 def test_what_is_kept_is_of_rows_that_tell() -> None:
     first = {"words": [], "share": [0.8, *[0.5] * 8, 0.2], "sensitivity": []}
     second = {"words": [], "share": [0.4, *[0.3] * 8, 0.4], "sensitivity": [2.0] * 10}
-    predictions, references = [first, second, {"words": [], "share": [], "sensitivity": []}], [[]] * 3
+    diverged = {"words": [], "share": [], "sensitivity": [math.inf, *[1.0] * 9]}
+    predictions, references = [first, second, {"words": [], "share": [], "sensitivity": []}, diverged], [[]] * 4
     share, sensitivity = SourceShareKept(), SensitivityKept()
     assert share.score(predictions, references) == pytest.approx((0.2 + 0.4) / (0.8 + 0.4))
     assert share.along(share.statistics(predictions, references)) == pytest.approx([0.6, *[0.4] * 8, 0.3])
