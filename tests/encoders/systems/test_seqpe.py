@@ -1,7 +1,7 @@
 """SeqPE against the numbers of its official module, equations by hand, and a model without positions.
 
-The reference values (of the reader; of both losses in test_seqpe_losses.py) were computed with the official module (ghrua/seqpe@4c4b908, float32, no
-dropout), its tensors filled by a formula; maps within its blocks are (in, out).
+The reference values (of the reader; of both losses in test_seqpe_losses.py) were computed with the official module
+(ghrua/seqpe@4c4b908, float32, no dropout), its tensors filled by a formula; maps within its blocks are (in, out).
 """
 # U positions, M digits, D width, H heads
 
