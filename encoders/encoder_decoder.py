@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Unpack
 
 from pydantic import Field
 from torch import Tensor
 
 from encoders.base import Decoder, InputSpec, OfSource, Sequences, States
-from encoders.blocks.embedding import InputEmbedding
-from encoders.blocks.layer import LayerOptions
-from encoders.blocks.positions import Position
 from encoders.blocks.segments import pack, segments_of, unpack, unpack_pairs
-from encoders.blocks.stack import Stack, StemOptions, initialise_tables
+from encoders.blocks.stack import initialise_tables
+from encoders.blocks.transformer import Arguments, embedding_of, stack_of
 
 
 class EncoderDecoder(Decoder):
@@ -31,50 +29,16 @@ class EncoderDecoder(Decoder):
     depths: ClassVar[tuple[str, ...]] = ("depth", "decoder_depth")
 
     def __init__(
-        self,
-        *,
-        dim: Annotated[int, Field(gt=0)],
-        depth: Annotated[int, Field(ge=0)],
-        decoder_depth: Annotated[int, Field(gt=0)] | None,
-        heads: Annotated[int, Field(gt=0)],
-        hidden: Annotated[int, Field(gt=0)],
-        dropout: Annotated[float, Field(ge=0, lt=1)],
-        patch: Annotated[int, Field(gt=0)],
-        position: Position,
-        stem: StemOptions,
-        layer: LayerOptions,
-        spec: InputSpec,
+        self, *, decoder_depth: Annotated[int, Field(gt=0)] | None, spec: InputSpec, **block: Unpack[Arguments]
     ) -> None:
         super().__init__()
-        self.dim, self.causal = dim, False
-        self.embed = InputEmbedding(dim=dim, patch=patch, spec=spec)
-        initialise_tables(self.embed, stem)
+        self.dim, self.causal = block["dim"], False
+        self.embed = embedding_of(block, spec)
+        initialise_tables(self.embed, block["stem"])
         length = self.embed.num_states(spec.max_length)
-        self.encoder = Stack(
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            hidden=hidden,
-            dropout=dropout,
-            position=position,
-            stem=stem,
-            layer=layer,
-            length=length,
-            causal=False,
-            cross=False,
-        )
-        self.decoder = Stack(
-            dim=dim,
-            depth=depth if decoder_depth is None else decoder_depth,
-            heads=heads,
-            hidden=hidden,
-            dropout=dropout,
-            position=position,
-            stem=stem,
-            layer=layer,
-            length=max(length, spec.target_length),
-            causal=True,
-            cross=True,
+        self.encoder = stack_of(block, length=length, causal=False, cross=False)
+        self.decoder = stack_of(
+            block, length=max(length, spec.target_length), causal=True, cross=True, depth=decoder_depth
         )
 
     def forward(self, source: Sequences) -> States:

@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar, Unpack
 
-from pydantic import Field
 from torch import Tensor
 
 from encoders.base import Encoder, InputSpec, Sequences, States
-from encoders.blocks.embedding import InputEmbedding
-from encoders.blocks.layer import LayerOptions
-from encoders.blocks.positions import Position
 from encoders.blocks.segments import pack, segments_of, unpack
-from encoders.blocks.stack import Stack, StemOptions, initialise_tables
+from encoders.blocks.stack import initialise_tables
+from encoders.blocks.transformer import Arguments, embedding_of, stack_of
 
 
 class EncoderOnly(Encoder):
@@ -27,37 +24,12 @@ class EncoderOnly(Encoder):
     reads: ClassVar[frozenset[str]] = frozenset({"type"})
     packs: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        *,
-        dim: Annotated[int, Field(gt=0)],
-        depth: Annotated[int, Field(ge=0)],
-        heads: Annotated[int, Field(gt=0)],
-        hidden: Annotated[int, Field(gt=0)],
-        dropout: Annotated[float, Field(ge=0, lt=1)],
-        patch: Annotated[int, Field(gt=0)],
-        position: Position,
-        stem: StemOptions,
-        layer: LayerOptions,
-        spec: InputSpec,
-    ) -> None:
+    def __init__(self, *, spec: InputSpec, **block: Unpack[Arguments]) -> None:
         super().__init__()
-        self.dim, self.causal = dim, False
-        self.embed = InputEmbedding(dim=dim, patch=patch, spec=spec)
-        initialise_tables(self.embed, stem)
-        self.stack = Stack(
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            hidden=hidden,
-            dropout=dropout,
-            position=position,
-            stem=stem,
-            layer=layer,
-            length=self.embed.num_states(spec.max_length),
-            causal=False,
-            cross=False,
-        )
+        self.dim, self.causal = block["dim"], False
+        self.embed = embedding_of(block, spec)
+        initialise_tables(self.embed, block["stem"])
+        self.stack = stack_of(block, length=self.embed.num_states(spec.max_length), causal=False, cross=False)
 
     def forward(self, source: Sequences) -> States:
         """States of the source, one a position (or patch)."""

@@ -131,7 +131,23 @@ def _of_function(
     hints = {a.arg: read_hint(a.annotation, module) for a in named}
     if ancestors is None:
         ancestors = _returned(module, node.returns)
-    return _made(name, hints, required, arguments.kwarg is not None, ancestors)
+    shared = _unpacked(module, arguments.kwarg)
+    hints |= shared or {}
+    required |= set(shared or {})
+    return _made(name, hints, required, arguments.kwarg is not None and shared is None, ancestors)
+
+
+def _unpacked(module: Module, keywords: ast.arg | None) -> dict[str, Any] | None:
+    """The keys of `**keywords: Unpack[A TypedDict]` (PEP 692), all of them required; None for any other."""
+    annotation = None if keywords is None else keywords.annotation
+    if not isinstance(annotation, ast.Subscript) or ast.unparse(annotation.value).rpartition(".")[2] != "Unpack":
+        return None
+    _, found = resolve(module, annotation.slice)
+    if found is None or not isinstance(found[1], ast.ClassDef):
+        return None
+    owner, node = found
+    fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
+    return {item.target.id: read_hint(item.annotation, owner) for item in fields if isinstance(item.target, ast.Name)}
 
 
 def _returned(module: Module, annotation: ast.expr | None) -> frozenset[str] | None:

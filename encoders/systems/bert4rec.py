@@ -3,18 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar, Unpack
 
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences, States
-from encoders.blocks.embedding import InputEmbedding
-from encoders.blocks.layer import LayerOptions
-from encoders.blocks.positions import Position
 from encoders.blocks.segments import pack, segments_of, unpack
-from encoders.blocks.stack import Stack, StemOptions
+from encoders.blocks.transformer import Arguments, embedding_of, stack_of
 
 STD = 0.02  # of initial weights, whatever the width
 
@@ -39,36 +35,17 @@ class BERT4Rec(Encoder):
     def __init__(
         self,
         *,
-        dim: Annotated[int, Field(gt=0)],
-        depth: Annotated[int, Field(gt=0)],
-        heads: Annotated[int, Field(gt=0)],
-        hidden: Annotated[int, Field(gt=0)],
-        dropout: Annotated[float, Field(ge=0, lt=1)],
-        patch: Annotated[int, Field(gt=0)],
         causal: bool,
-        position: Position,
-        stem: StemOptions,
-        layer: LayerOptions,
         spec: InputSpec,
+        **block: Unpack[Arguments],
     ) -> None:
         super().__init__()
-        self.dim, self.causal = dim, causal
-        self.embed = InputEmbedding(dim=dim, patch=patch, spec=spec)
+        dim, self.causal = block["dim"], causal
+        self.dim = dim
+        self.embed = embedding_of(block, spec)
         self.token_type = nn.Embedding(2, dim)
-        self.stack = Stack(
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            hidden=hidden,
-            dropout=dropout,
-            position=position,
-            stem=stem,
-            layer=layer,
-            length=self.embed.num_states(spec.max_length),
-            causal=causal,
-            cross=False,
-        )
-        self.project, self.project_norm = nn.Linear(dim, dim), layer.norm.make(dim)
+        self.stack = stack_of(block, length=self.embed.num_states(spec.max_length), causal=causal, cross=False)
+        self.project, self.project_norm = nn.Linear(dim, dim), block["layer"].norm.make(dim)
         for part in self.modules():
             if isinstance(part, nn.Linear | nn.Embedding):
                 nn.init.trunc_normal_(part.weight, std=STD, a=-2 * STD, b=2 * STD)

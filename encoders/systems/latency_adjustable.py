@@ -5,18 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Unpack
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences, States
-from encoders.blocks.embedding import InputEmbedding
-from encoders.blocks.layer import Layer, LayerOptions
+from encoders.blocks.layer import Layer
 from encoders.blocks.masks import see_real, sight
-from encoders.blocks.positions import Position
-from encoders.blocks.stack import Stack, StemOptions, initialise_tables
+from encoders.blocks.stack import initialise_tables
+from encoders.blocks.transformer import Arguments, embedding_of, stack_of
 from encoders.systems import elimination
 
 MOMENTUM = 0.01  # of the running means
@@ -58,12 +57,6 @@ class LatencyAdjustable(Encoder):
     def __init__(
         self,
         *,
-        dim: Annotated[int, Field(gt=0)],
-        depth: Annotated[int, Field(gt=0)],
-        heads: Annotated[int, Field(gt=0)],
-        hidden: Annotated[int, Field(gt=0)],
-        dropout: Annotated[float, Field(ge=0, lt=1)],
-        patch: Annotated[int, Field(gt=0)],
         speed_up: Annotated[float, Field(ge=1)],
         score: Literal["acc", "sig", "random", "first"],
         profile: Literal["effective", "mass", "above", "linear", "geometric"],
@@ -71,32 +64,21 @@ class LatencyAdjustable(Encoder):
         trained_score: Literal["acc", "sig", "random", "first"],
         trained_profile: Literal["effective", "mass", "above", "linear", "geometric"],
         plain_steps: Annotated[int, Field(ge=0)],
-        position: Position,
-        stem: StemOptions,
-        layer: LayerOptions,
         spec: InputSpec,
+        **block: Unpack[Arguments],
     ) -> None:
         super().__init__()
-        self.dim, self.hidden, self.causal, self.plain_steps = dim, hidden, False, plain_steps
+        depth = block["depth"]
+        if depth < 1:
+            raise ValueError(f"depth: {depth}; layers let go of states, so there is one at least")
+        self.dim, self.hidden, self.causal, self.plain_steps = block["dim"], block["hidden"], False, plain_steps
         self.tested: tuple[float, elimination.Score, elimination.Profile] = speed_up, score, profile
         self.trained: tuple[float, elimination.Score, elimination.Profile]
         self.trained = trained_speed_up, trained_score, trained_profile
-        self.embed = InputEmbedding(dim=dim, patch=patch, spec=spec)
-        initialise_tables(self.embed, stem)
+        self.embed = embedding_of(block, spec)
+        initialise_tables(self.embed, block["stem"])
         length = self.embed.num_states(spec.max_length)
-        self.stack = Stack(
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            hidden=hidden,
-            dropout=dropout,
-            position=position,
-            stem=stem,
-            layer=layer,
-            length=length,
-            causal=False,
-            cross=False,
-        )
+        self.stack = stack_of(block, length=length, causal=False, cross=False)
         before = torch.exp(-(torch.arange(depth) + 1.0) / depth)  # any falling profile, until one is measured
         self.register_buffer("contribution_3L", before.repeat(3, 1))
         self.register_buffer("states", torch.tensor(float(length)))

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +11,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.base import Decoder, InputSpec, OfSource, Sequences, States, positions_of
-from encoders.blocks.embedding import InputEmbedding
-from encoders.blocks.layer import LayerOptions
 from encoders.blocks.masks import Sight, see_past, see_real, sight
 from encoders.blocks.past import KeyValues
-from encoders.blocks.positions import Position
-from encoders.blocks.stack import Stack, StemOptions, initialise_tables
+from encoders.blocks.stack import initialise_tables
+from encoders.blocks.transformer import Arguments, embedding_of, stack_of
 from encoders.systems.palm_parts import SourceMap, layers_of, share_of_first
 
 
@@ -50,12 +48,6 @@ class Palm(Decoder):
     def __init__(
         self,
         *,
-        dim: Annotated[int, Field(gt=0)],
-        depth: Annotated[int, Field(ge=0)],
-        heads: Annotated[int, Field(gt=0)],
-        hidden: Annotated[int, Field(gt=0)],
-        dropout: Annotated[float, Field(ge=0, lt=1)],
-        patch: Annotated[int, Field(gt=0)],
         joint: bool,
         causal_source: bool,
         shared: bool,
@@ -64,10 +56,8 @@ class Palm(Decoder):
         source_loss: Annotated[float, Field(ge=0)],
         partial: bool,
         language: bool,
-        position: Position,
-        stem: StemOptions,
-        layer: LayerOptions,
         spec: InputSpec,
+        **block: Unpack[Arguments],
     ) -> None:
         super().__init__()
         if partial and not (joint and shared and coordinated):
@@ -77,38 +67,25 @@ class Palm(Decoder):
                 f"source_loss: {source_loss:g} is of a source of ids that sees its past alone (causal_source: true); "
                 "here every next one is seen, or there are none: use 0"
             )
+        dim, depth, layer = block["dim"], block["depth"], block["layer"]
         self.dim, self.source_loss = dim, source_loss
         self.joint, self.causal_source, self.partial = joint, causal_source, partial
         self.coordinated, self.consecutive = coordinated, consecutive
         language_model = joint and shared and coordinated and consecutive and not partial and not language
         self.one_pass = language_model  # a target is then nothing but more of the source
         self.causal = language_model and causal_source
-        self.embed = InputEmbedding(dim=dim, patch=patch, spec=spec)
+        self.embed = embedding_of(block, spec)
         self.language = nn.Embedding(2, dim) if language else None  # of the source, of the target
-        initialise_tables(self, stem)
+        initialise_tables(self, block["stem"])
         source_length = self.embed.num_states(spec.max_length)
         target_length = spec.target_length if self.one_pass else max(source_length, spec.target_length)
 
-        def stack(*, cross: bool) -> Stack:
-            return Stack(
-                dim=dim,
-                depth=depth,
-                heads=heads,
-                hidden=hidden,
-                dropout=dropout,
-                position=position,
-                stem=stem,
-                layer=layer,
-                length=source_length + target_length if consecutive else target_length,
-                causal=True,
-                cross=cross,
-            )
-
-        self.encoder = None if shared else stack(cross=False)
-        self.decoder = stack(cross=partial or not joint)
-        activation = layer.feed_forward.activation
+        length = source_length + target_length if consecutive else target_length
+        self.encoder = None if shared else stack_of(block, length=length, causal=True, cross=False)
+        self.decoder = stack_of(block, length=length, causal=True, cross=partial or not joint)
         self.source_maps = nn.ModuleList(
-            SourceMap(dim=dim, activation=activation, dropout=dropout) for _ in range(depth if partial else 0)
+            SourceMap(dim=dim, activation=layer.feed_forward.activation, dropout=block["dropout"])
+            for _ in range(depth if partial else 0)
         )
 
     def forward(self, source: Sequences) -> States:

@@ -4,19 +4,18 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Unpack
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.base import Decoder, InputSpec, OfSource, Sequences, States
-from encoders.blocks.embedding import InputEmbedding
-from encoders.blocks.layer import Layer, LayerOptions
+from encoders.blocks.layer import Layer
 from encoders.blocks.masks import Sight, see_real, sight
 from encoders.blocks.past import KeyValues
-from encoders.blocks.positions import Position
-from encoders.blocks.stack import Stack, StemOptions, initialise_tables
+from encoders.blocks.stack import initialise_tables
+from encoders.blocks.transformer import Arguments, embedding_of, stack_of
 from encoders.systems.surface_fusion_parts import ResidualFeedForward, SurfaceAttention, fused
 
 
@@ -49,13 +48,7 @@ class SurfaceFusion(Decoder):
     def __init__(
         self,
         *,
-        dim: Annotated[int, Field(gt=0)],
-        depth: Annotated[int, Field(gt=0)],
         decoder_depth: Annotated[int, Field(gt=0)] | None,
-        heads: Annotated[int, Field(gt=0)],
-        hidden: Annotated[int, Field(gt=0)],
-        dropout: Annotated[float, Field(ge=0, lt=1)],
-        patch: Annotated[int, Field(gt=0)],
         fusion: Literal["none", "coarse", "fine", "surface"],
         embedding_layer: bool,
         mode: Literal["hard", "soft", "postnorm"],
@@ -63,49 +56,38 @@ class SurfaceFusion(Decoder):
         temperature: Annotated[float, Field(gt=0)],
         residual: bool,
         value: Literal["embedding", "top"],
-        position: Position,
-        stem: StemOptions,
-        layer: LayerOptions,
         spec: InputSpec,
+        **block: Unpack[Arguments],
     ) -> None:
         super().__init__()
+        if block["depth"] < 1:
+            raise ValueError(
+                f"depth: {block['depth']}; the decoder reads layers of the encoder, so there is one at least"
+            )
         surface = fusion == "surface"
+        dim, depth, hidden, layer = block["dim"], block["depth"], block["hidden"], block["layer"]
         self.outputs = 2 if surface else 1
         self.dim, self.causal = self.outputs * dim, False
         self.mode, self.gate, self.temperature = mode, gate, temperature
         self.embedding_layer, self.value = embedding_layer, value
-        self.embed = InputEmbedding(dim=dim, patch=patch, spec=spec)
-        initialise_tables(self.embed, stem)
+        self.embed = embedding_of(block, spec)
+        initialise_tables(self.embed, block["stem"])
         length = self.embed.num_states(spec.max_length)
-
-        def stack(depth: int, length: int, *, causal: bool) -> Stack:
-            return Stack(
-                dim=dim,
-                depth=depth,
-                heads=heads,
-                hidden=hidden,
-                dropout=dropout,
-                position=position,
-                stem=stem,
-                layer=layer,
-                length=length,
-                causal=causal,
-                cross=causal,
-            )
-
-        layers = depth if decoder_depth is None else decoder_depth
-        self.encoder = stack(depth, length, causal=False)
-        self.decoder = stack(layers, max(length, spec.target_length), causal=True)
+        self.encoder = stack_of(block, length=length, causal=False, cross=False)
+        self.decoder = stack_of(
+            block, length=max(length, spec.target_length), causal=True, cross=True, depth=decoder_depth
+        )
         self.table: nn.Parameter | None = None
         if fusion in ("coarse", "fine"):
+            layers = len(self.decoder.layers)
             shape = (layers, depth + int(embedding_layer), dim if fusion == "fine" else 1)
             self.table = nn.Parameter(torch.empty(shape).uniform_(-1, 1) * math.sqrt(2 / (layers + depth + 1)))
             post = layer.placement == "post"
             self.surface_norm = layer.norm.make(dim) if post and embedding_layer else nn.Identity()
             self.mix_norm = layer.norm.make(dim) if post else nn.Identity()  # before blocks: the encoder's last one
-            self.weight_dropout, self.mix_dropout = nn.Dropout(layer.attention.dropout), nn.Dropout(dropout)
+            self.weight_dropout, self.mix_dropout = nn.Dropout(layer.attention.dropout), nn.Dropout(block["dropout"])
         self.surface = SurfaceAttention(dim=dim, dropout=layer.attention.dropout) if surface else None
-        self.residual = ResidualFeedForward(dim=dim, hidden=hidden, dropout=dropout) if residual else None
+        self.residual = ResidualFeedForward(dim=dim, hidden=hidden, dropout=block["dropout"]) if residual else None
         self.gating = nn.Linear(2 * dim, 1) if surface and gate is None and mode == "hard" else None
 
     def forward(self, source: Sequences) -> States:

@@ -4,18 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal, Unpack
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences, States, check_length
-from encoders.blocks.embedding import InputEmbedding
-from encoders.blocks.layer import LayerOptions
 from encoders.blocks.masks import see_real
-from encoders.blocks.positions import Position
-from encoders.blocks.stack import Layout, Stack, StemOptions, initialise_tables
+from encoders.blocks.stack import Layout, initialise_tables
+from encoders.blocks.transformer import Arguments, embedding_of, stack_of
 
 Attention = Literal["arrow", "square", "diag"]
 
@@ -46,40 +43,20 @@ class UniEncoder(Encoder):
     def __init__(
         self,
         *,
-        dim: Annotated[int, Field(gt=0)],
-        depth: Annotated[int, Field(gt=0)],
-        heads: Annotated[int, Field(gt=0)],
-        hidden: Annotated[int, Field(gt=0)],
-        dropout: Annotated[float, Field(ge=0, lt=1)],
-        patch: Annotated[int, Field(gt=0)],
         attention: Attention,
         same_positions: bool,
-        position: Position,
-        stem: StemOptions,
-        layer: LayerOptions,
         spec: InputSpec,
+        **block: Unpack[Arguments],
     ) -> None:
         super().__init__()
-        if patch != 1 and "part" in spec.streams:
-            raise ValueError(f"patch: {patch} positions are merged, of whatever part they are; use 1")
-        self.dim, self.causal = dim, False
+        if block["patch"] != 1 and "part" in spec.streams:
+            raise ValueError(f"patch: {block['patch']} positions are merged, of whatever part they are; use 1")
+        self.dim, self.causal = block["dim"], False
         self.attention, self.same_positions, self.spec = attention, same_positions, spec
-        self.embed = InputEmbedding(dim=dim, patch=patch, spec=replace(spec, streams={}))
-        self.token_type = nn.Embedding(2, dim)
-        initialise_tables(self, stem)
-        self.stack = Stack(
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            hidden=hidden,
-            dropout=dropout,
-            position=position,
-            stem=stem,
-            layer=layer,
-            length=self.embed.num_states(spec.max_length),
-            causal=False,
-            cross=False,
-        )
+        self.embed = embedding_of(block, replace(spec, streams={}))
+        self.token_type = nn.Embedding(2, self.dim)
+        initialise_tables(self, block["stem"])
+        self.stack = stack_of(block, length=self.embed.num_states(spec.max_length), causal=False, cross=False)
 
     def forward(self, source: Sequences) -> States:
         """States of the source, one a position, whatever part it is of."""

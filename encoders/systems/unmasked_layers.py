@@ -3,17 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import ClassVar, Unpack
 
-from pydantic import Field
 from torch import Tensor
 
 from encoders.base import Encoder, InputSpec, Sequences, States
-from encoders.blocks.embedding import InputEmbedding
-from encoders.blocks.layer import LayerOptions
-from encoders.blocks.positions import Position
 from encoders.blocks.segments import pack, segments_of, unpack
-from encoders.blocks.stack import Stack, StemOptions, initialise_tables
+from encoders.blocks.stack import initialise_tables
+from encoders.blocks.transformer import Arguments, embedding_of, stack_of
 
 
 class UnmaskedLayers(Encoder):
@@ -32,19 +29,12 @@ class UnmaskedLayers(Encoder):
     def __init__(
         self,
         *,
-        dim: Annotated[int, Field(gt=0)],
-        depth: Annotated[int, Field(gt=0)],
-        heads: Annotated[int, Field(gt=0)],
-        hidden: Annotated[int, Field(gt=0)],
-        dropout: Annotated[float, Field(ge=0, lt=1)],
-        patch: Annotated[int, Field(gt=0)],
         unmasked: str,
-        position: Position,
-        stem: StemOptions,
-        layer: LayerOptions,
         spec: InputSpec,
+        **block: Unpack[Arguments],
     ) -> None:
         super().__init__()
+        depth = block["depth"]
         if not unmasked or set(unmasked) - {"0", "1"} or depth % len(unmasked):
             raise ValueError(
                 f'unmasked: {unmasked!r}; a string of 0 and 1, one for each group of layers, as "0001", '
@@ -52,22 +42,10 @@ class UnmaskedLayers(Encoder):
             )
         layers = depth // len(unmasked)
         causal = tuple(bit == "0" for bit in unmasked for _ in range(layers))
-        self.dim, self.causal = dim, all(causal)
-        self.embed = InputEmbedding(dim=dim, patch=patch, spec=spec)
-        initialise_tables(self.embed, stem)
-        self.stack = Stack(
-            dim=dim,
-            depth=depth,
-            heads=heads,
-            hidden=hidden,
-            dropout=dropout,
-            position=position,
-            stem=stem,
-            layer=layer,
-            length=self.embed.num_states(spec.max_length),
-            causal=causal,
-            cross=False,
-        )
+        self.dim, self.causal = block["dim"], all(causal)
+        self.embed = embedding_of(block, spec)
+        initialise_tables(self.embed, block["stem"])
+        self.stack = stack_of(block, length=self.embed.num_states(spec.max_length), causal=causal, cross=False)
 
     def forward(self, source: Sequences) -> States:
         """States of the source, one a position (or patch)."""

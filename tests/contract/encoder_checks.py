@@ -16,6 +16,7 @@ import torch
 
 from encoders.base import Sequences
 from seqbench.build import build, locate
+from tests.arguments import arguments_of
 from tests.contract.cases import LONGEST, VOCAB, Case, Check, cut, joined, real, same
 
 
@@ -210,7 +211,7 @@ ENCODER_CHECKS: list[Check] = [
 def keys_are_the_arguments(node: Mapping[str, Any], allowed: tuple[str, ...] = ("encoders",)) -> None:
     """A node's keys are its constructor's arguments but spec, all by keyword, without defaults; in nested nodes too."""
     target = locate(node["_target_"], "encoder", allowed)
-    parameters = dict(inspect.signature(target).parameters)
+    parameters = arguments_of(target)
     kinds = {parameter.kind for parameter in parameters.values()}
     assert kinds <= {inspect.Parameter.KEYWORD_ONLY}, f"{target}: {parameters}"
     assert all(parameter.default is inspect.Parameter.empty for parameter in parameters.values()), str(parameters)

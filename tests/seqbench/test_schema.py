@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from seqbench.errors import ConfigError
 from seqbench.nodes import compose_node
 from seqbench.schema import check, is_allowed
 from seqbench.signature import forget, read_signature
+from tests.arguments import arguments_of
 
 ROOT = Path(__file__).resolve().parents[2]
 ALLOWED = ["encoders", "tasks", "torch.optim", "tests.seqbench.toy"]
@@ -23,7 +23,7 @@ TOY = "tests.seqbench.toy."
 MINE = """
 from __future__ import annotations
 import dataclasses
-from typing import Annotated, Literal, Optional, Sequence
+from typing import Annotated, Literal, Optional, Sequence, TypedDict, Unpack
 from pydantic import Field
 from mine.parts import Part, Size, make
 from mine import parts as others
@@ -46,6 +46,13 @@ class Holds:
 Made = make()
 
 def function(*, dim: int, spec: InputSpec) -> Base: ...
+
+class Shared(TypedDict):
+    dim: Annotated[int, Field(gt=0)]
+    part: others.Part
+
+class Takes:
+    def __init__(self, *, name: str, spec: InputSpec, **shared: Unpack[Shared]) -> None: ...
 
 class WithMethod:
     @classmethod
@@ -128,6 +135,15 @@ def test_values_come_back_in_their_final_type() -> None:
 def test_wrong_values_are_named(changes: dict[str, Any], expected: str) -> None:
     node = {"_target_": TOY + "ToyEncoder", "dim": 4, "dropout": 0.1, **changes}
     assert message(node, ALLOWED).startswith(expected)
+
+
+def test_keys_of_a_typed_dict_are_arguments(mine: list[str]) -> None:
+    node = {"_target_": "mine.classes.Takes", "name": "x", "dim": 1, "part": {"_target_": "mine.parts.Part", "dim": 2}}
+    assert check(node, "encoder", mine)["dim"] == 1
+    assert "encoder.dim: 0" in message({**node, "dim": 0}, mine)
+    assert "encoder.part.dim" in message({**node, "part": {"_target_": "mine.parts.Part", "dim": "x"}}, mine)
+    assert message({key: value for key, value in node.items() if key != "dim"}, mine) == "encoder.dim: missing"
+    assert "encoder.dimm: no such key" in message({**node, "dimm": 3}, mine)
 
 
 def test_missing_and_choices_are_named() -> None:
@@ -287,7 +303,7 @@ def test_static_reading_agrees_with_python() -> None:
     assert len(targets) > 5
     for target in targets:
         module, _, name = target.rpartition(".")
-        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        parameters = arguments_of(getattr(importlib.import_module(module), name))
         signature = read_signature(target)
         assert set(signature.hints) == set(parameters) - {"spec"}
         needed = {p.name for p in parameters.values() if p.default is p.empty} - {"spec"}
