@@ -56,7 +56,14 @@ def same_result(a: Record, b: Record) -> bool:
 
 
 # -- what a run leaves -------------------------------------------------------------------------------------------------
-ELSEWHERE = {"energy_joules", "peak_flops", "mfu", "compilations", "recompilations", "generation"}  # CUDA, compiled, outputs
+ELSEWHERE = {
+    "energy_joules",
+    "peak_flops",
+    "mfu",
+    "compilations",
+    "recompilations",
+    "generation",
+}  # CUDA, compiled, outputs
 
 
 def test_record_is_complete_and_valid(whole: Record) -> None:
