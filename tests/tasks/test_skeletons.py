@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import pickle
+import resource
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,13 +109,104 @@ def test_arrays_are_read_and_nothing_of_the_file_is_run(tmp_path: Path) -> None:
             read_numpy_pickle(file, name="set")
 
 
+class Told:
+    """A part of an array's pickle with a state of the attacker's."""
+
+    def __init__(self, *parts: object) -> None:
+        self.parts = parts
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return self.parts
+
+
+def array_of(kind: object, shape: tuple[int, ...], content: object) -> Told:
+    return Told(np.zeros(1).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, shape, kind, False, content))
+
+
+def dtype_of(name: str, *state: object) -> Told:
+    return Told(np.dtype, (name, False, True), (3, *state))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        # bytes for pointers: numpy's own reader takes this one, and the process dies where an element is read
+        (array_of(dtype_of("O8", "|", None, None, None, -1, -1, 0), (1,), b"A" * 8), "an array is of 'O8'"),
+        # a field a terabyte behind its record: the same
+        (
+            array_of(dtype_of("V8", "|", None, ("a",), {"a": (np.dtype("f8"), 1 << 40)}, 8, 1, 16), (1,), b"A" * 8),
+            "'V8'",
+        ),
+        (array_of(np.dtype("f8"), (2,), b"A" * 8), r"an array of \(2,\) does not fill its bytes"),
+        (array_of(np.dtype("f8"), (-1, -1), b"A" * 8), "an array without a shape"),
+        (array_of("f8", (1,), b"A" * 8), "an array without a shape or a kind"),
+        (Told(np.ndarray, ((1 << 40,), "f8")), "can't be read"),  # 8 terabytes out of 60 bytes
+        ([np.dtype("f8")], "it holds more than arrays of numbers"),
+        ([np.ndarray], "it holds more than arrays of numbers"),
+        (np.zeros(2, dtype=[("a", "f8")]), "only numbers are read"),
+        (np.array(["a"]), "only numbers are read"),
+    ],
+)
+def test_arrays_that_would_harm_are_refused(content: object, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.pkl"
+    file.write_bytes(pickle.dumps(content, protocol=3))
+    with pytest.raises(DataError, match=message):
+        read_numpy_pickle(file, name="set")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x80\x02]r\xff\xff\xff\x0f.",  # memo place 268,435,455: 4 GB by pickle's own reader
+        b"\x80\x02]p99999999\n.",
+        b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"x.",  # bytes that are not there
+        b"\x80\x04\x8e" + (1 << 63).to_bytes(8, "little") + b"x.",
+        b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"N.",
+        b"\x80\x02\x82\x01.",  # an extension code, which asks no find_class
+        b"]" * 20_000 + b"a" * 19_999 + b".",  # lists within lists
+    ],
+)
+def test_a_few_bytes_take_no_memory(content: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "a.pkl"
+    file.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DataError, match=r"a\.pkl can't be read"):
+        read_numpy_pickle(file, name="set")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_arrays_come_as_they_were(tmp_path: Path) -> None:
+    """All kinds of numbers, both orders of bytes and axes, one array at two places, texts of Python 2."""
+    file, generator = tmp_path / "a.pkl", np.random.default_rng(0)
+    kinds = ("<f4", ">f8", "<f2", ">i4", "|u1", "<i8", "|b1", "<c16")
+    arrays = [(9 * generator.normal(size=(3, 2, 4))).astype(kind) for kind in kinds]
+    arrays += [np.asfortranarray(arrays[0]), np.zeros((0, 3)), np.array(2.5)]
+    file.write_bytes(pickle.dumps({"x": arrays, "y": (arrays[1], [arrays[1], 7, None, "z"])}, protocol=4))
+    found = read_numpy_pickle(file, name="set")
+    for a, b in zip(arrays, found["x"], strict=True):
+        assert type(b) is np.ndarray
+        assert (a.dtype, a.shape, a.strides, b.flags.writeable) == (b.dtype, b.shape, b.strides, True)
+        assert np.array_equal(a, b)
+    assert found["y"][0] is found["y"][1][0] is found["x"][1]
+    assert found["y"][1][1:] == [7, None, "z"]
+    # {'s': array([1.0, -2.0])} of Python 2, protocol 2: bytes are texts there
+    head = b"\x80\x02}U\x01scnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x02\x85"
+    kind = b"cnumpy\ndtype\nU\x02f8K\x00K\x01\x87R(K\x03U\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89U\x10"
+    file.write_bytes(head + kind + np.array([1.0, -2.0]).tobytes() + b"tbs.")
+    assert read_numpy_pickle(file, name="set")["s"].tolist() == [1.0, -2.0]
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
         ([1, 2], "no mapping with pose and label"),
         ({"pose": [np.zeros((3, 15, 2))], "label": []}, "not two lists of one length"),
         ({"pose": [np.zeros((3, 14, 2))], "label": ["a"]}, r"clip 0: a pose is floats of \(frames, 15, 2\)"),
-        ({"pose": [np.zeros((3, 15, 2), dtype=object)], "label": ["a"]}, "clip 0: a pose is floats"),
+        ({"pose": [np.zeros((3, 15, 2), dtype=int)], "label": ["a"]}, "clip 0: a pose is floats"),
+        (
+            {"pose": [np.zeros((3, 15, 2), dtype=object)], "label": ["a"]},
+            "an array is of 'O8', and only numbers are read",
+        ),
         ({"pose": [np.full((3, 15, 2), np.nan)], "label": ["a"]}, "clip 0: needs finite numbers"),
         ({"pose": [np.ones((3, 15, 2))], "label": [4]}, "clip 0: needs finite numbers and the name"),
         ({"pose": [np.ones((3, 15, 2))], "label": ["a"]}, "clip 0: joints 0 and 1 lie in one place"),
