@@ -36,7 +36,9 @@ class MCA(Encoder):
     but `mca` in the paper: gated, for the fingerprint raw.
 
     Differences: padding is masked in convolutions, attention and batch norms (the official code has rows of one length
-    and attends to padding); no start and stop tokens; head and loss are the task's, so no sigmoid. O(L (E + M A)) time.
+    and attends to padding); no start and stop tokens; no dropout on the gate's logits, which the official code has; all
+    begins as PyTorch has it, where the TensorFlow code draws attentions from N(0, 0.1); a molecule has one order of
+    atoms in training, too; head and loss are the task's, so no sigmoid. O(L (E + M A)) time.
     ValueError for channels, for no stream `context`, and for a source beyond `spec.max_length`.
     """
 
@@ -134,8 +136,8 @@ class MCA(Encoder):
             x_BLE = source.values if self.table is None else self.table(source.values)
             parts = [self.code(x_BLE, source.mask).to(raw_BG.dtype)]
         else:
-            scales, alphas = self._scales(source), self._attend(source, gated)
-            pairs = zip(scales, alphas, strict=True)
+            scales = self._scales(source)  # once: in training another call drops others, and moves the norms' averages
+            pairs = zip(scales, self._attend(scales, source.mask, gated), strict=True)
             parts = [torch.einsum("bml,bls->bms", alpha, x_BLS.to(alpha.dtype)).flatten(1) for x_BLS, alpha in pairs]
         if self.concatenate != "none":
             parts.append(gated[0] if self.concatenate == "gated" else raw_BG)
@@ -148,7 +150,9 @@ class MCA(Encoder):
         """
         check_length(source, self.spec)
         raw_BG = self.context(source)
-        return [] if self.code is not None else self._attend(source, [gate(raw_BG) for gate in self.gates])
+        if self.code is not None:
+            return []
+        return self._attend(self._scales(source), source.mask, [gate(raw_BG) for gate in self.gates])
 
     def context(self, source: Sequences) -> Tensor:
         """The vector g, (B, G) float32."""
@@ -166,9 +170,9 @@ class MCA(Encoder):
             scales.append(on_real(norm, self.dropout(F.relu(convolution(x_BLE, mask_BL))), mask_BL))
         return scales
 
-    def _attend(self, source: Sequences, gated: list[Tensor]) -> list[Tensor]:
+    def _attend(self, scales: list[Tensor], mask_BL: Tensor, gated: list[Tensor]) -> list[Tensor]:
         found = []
-        for i, (attention, x_BLS) in enumerate(zip(self.attentions, self._scales(source), strict=True)):
+        for i, (attention, x_BLS) in enumerate(zip(self.attentions, scales, strict=True)):
             context = None if self.smiles_encoder == "sa" else gated[min(i, len(gated) - 1)]
-            found.append(attention(x_BLS, source.mask, context))
+            found.append(attention(x_BLS, mask_BL, context))
         return found
