@@ -80,7 +80,7 @@ def read_numpy_pickle(path: Path, *, name: str) -> Any:
             if operation.name.startswith("EXT"):
                 raise ValueError("it uses extension codes")
             makes_room = "PUT" in operation.name or operation.name == "FRAME"  # up to the place that is named
-            if makes_room and argument > len(content):
+            if makes_room and int(argument or 0) > len(content):
                 raise ValueError(f"{operation.name} {argument} is beyond the file")
         return _made(_NumpyOnly(io.BytesIO(content), encoding="latin1").load(), {})
     except (

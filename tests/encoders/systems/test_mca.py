@@ -123,8 +123,121 @@ def test_what_is_read_is_what_is_attended_to_in_training_too() -> None:
     expected = [torch.einsum("bml,bls->bms", alpha, x).flatten(1) for x, alpha in calls]
     assert (calls[1][0][source.mask] == calls[1][0][source.mask].amin(0)).float().mean() > 0.3  # zeros of dropout
     assert_close(found, torch.cat(expected, 1))
-    counts = [int(norm.num_batches_tracked) for norm in encoder.norms if isinstance(norm, torch.nn.BatchNorm1d)]
-    assert counts == [1, 1, 1]
+    assert [int(encoder.state_dict()[f"norms.{i}.num_batches_tracked"]) for i in range(3)] == [1, 1, 1]
+
+
+def drawn(encoder: MCA) -> dict[str, Tensor]:
+    """Its weights in float64, norms' too, which are drawn here: at their start they hardly show."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                for value in (module.running_mean, module.weight, module.bias):
+                    value.copy_(torch.randn(value.shape, generator=generator))
+                module.running_var.uniform_(0.5, 2, generator=generator)
+    return {name: value.double() for name, value in encoder.state_dict().items()}
+
+
+def normed(w: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
+    x = (x - w[f"{name}.running_mean"]) / (w[f"{name}.running_var"] + 1e-5).sqrt()
+    return x * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+
+def convolved(w: dict[str, Tensor], name: str, x_LC: Tensor) -> Tensor:
+    """ReLU of each position's window, which lies about it; zeros beyond the ends."""
+    kernel, bias = w[f"{name}.convolution.weight"], w[f"{name}.convolution.bias"]
+    half, length = kernel.shape[2] // 2, len(x_LC)
+    found = [
+        sum((kernel[:, :, j + half] @ x_LC[t + j] for j in range(-half, half + 1) if 0 <= t + j < length), bias)
+        for t in range(length)
+    ]
+    return torch.stack(found).clamp_min(0)
+
+
+@torch.no_grad()
+def test_the_network_is_the_sheet_s() -> None:
+    """Section 3 by loops over positions and heads, row by row, of a batch with padding."""
+    encoder, source = made("mca", spec_of(40, 6), gates="scale", gate="scaled", filters=5), rows([14, 3], 6)
+    w, size = drawn(encoder), 16
+    for row, length in enumerate((14, 3)):
+        g = source.streams["context"].values[row, 0].double()
+        e = w["table.weight"][source.values[row, :length]]
+        scales = [e, *(normed(w, f"norms.{i}", convolved(w, f"convolutions.{i}", e)) for i in range(3))]
+        code = []
+        for i, x in enumerate(scales):
+            context = 6 * (w[f"gates.{i}.linear.weight"] @ g + w[f"gates.{i}.linear.bias"]).softmax(0) * g
+            at = f"attentions.{i}"
+            for head in range(4):
+                part = slice(head * size, (head + 1) * size)
+                c = w[f"{at}.context.weight"][part] @ context + w[f"{at}.context.bias"][part]
+                scores = [
+                    w[f"{at}.score"][head] @ (w[f"{at}.read.weight"][part] @ r + w[f"{at}.read.bias"][part] + c).tanh()
+                    for r in x
+                ]
+                code.append(torch.stack(scores).softmax(0) @ x)
+        state = normed(w, "norm", torch.cat(code))
+        for i in range(2):
+            linear = w[f"dense.{i}.weight"] @ state + w[f"dense.{i}.bias"]
+            state = normed(w, f"dense_norms.{i}", linear).clamp_min(0)
+        assert 0 < (state == 0).float().mean() < 1
+        assert_close(encoder(source).values[row, 0], state.float(), atol=1e-5, rtol=1e-5)
+    assert [layer.convolution.weight.shape[2] for layer in encoder.convolutions] == [3, 5, 11]  # type: ignore[index,union-attr]
+
+
+@torch.no_grad()
+def test_norms_of_scales_have_seen_real_positions_alone() -> None:
+    encoder, source = made("mca", spec_of(40, 12), dropout=0.0), rows([9, 4, 7], 12)
+    w = drawn(encoder)
+    encoder.train()(source)
+    table = w["table.weight"]
+    for i in range(3):
+        ours = [
+            convolved(w, f"convolutions.{i}", table[ids[real]])
+            for ids, real in zip(source.values, source.mask, strict=True)
+        ]
+        expected = 0.9 * w[f"norms.{i}.running_mean"] + 0.1 * torch.cat(ours).mean(0)
+        assert_close(encoder.state_dict()[f"norms.{i}.running_mean"], expected.float(), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_the_baselines_are_their_networks() -> None:
+    """Row by row: GRUs of torch that read both ways, and convolutions with maxima of pairs between."""
+    source = rows([13, 4], 12)
+    encoder = made("mca", spec_of(40, 12), smiles_encoder="birnn")
+    w, found = encoder.state_dict(), encoder.summary(source)
+    for row, length in enumerate((13, 4)):
+        x = w["table.weight"][source.values[row, :length]]
+        for i, width in enumerate((32, 16)):
+            gru = torch.nn.GRU(x.shape[1], width, bidirectional=True)
+            for way, suffix in (("rightward", ""), ("leftward", "_reverse")):
+                for name in ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"):
+                    getattr(gru, name + suffix).copy_(w[f"code.{way}.{i}.{name}"])
+            x, last = gru(x)
+        assert_close(found[row], last.flatten(), atol=1e-6, rtol=1e-5)
+    encoder = made("mca", spec_of(40, 12), smiles_encoder="scnn")
+    w, found = drawn(encoder), encoder.summary(source)
+    for row, length in enumerate((13, 4)):
+        x = w["table.weight"][source.values[row, :length]]
+        for i in range(4):
+            if i:
+                x = torch.stack([x[start : start + 2].amax(0) for start in range(0, len(x), 2)])
+            x = normed(w, f"code.norms.{i}", convolved(w, f"code.convolutions.{i}", x))
+        assert_close(found[row], x.amax(0).float(), atol=1e-5, rtol=1e-5)
+
+
+def test_all_begins_as_in_the_official_layers() -> None:
+    """Tokens from N(0, 1), the first ids too; each linear map and v within one over the root of what it reads."""
+    encoder = made("mca", spec_of(400, 50))
+    assert encoder.table is not None
+    assert_close(encoder.table.weight[:200].std(), torch.tensor(1.0), atol=0.05, rtol=0)
+    assert (encoder.table.weight.std(1) > 0.4).all()
+    for attention, width in zip(encoder.attentions, (16, 32, 32, 32), strict=True):
+        assert isinstance(attention, ContextualAttention)
+        assert attention.context is not None
+        for weight, fan in ((attention.read.weight, width), (attention.context.weight, 50), (attention.score, 16)):
+            assert 0.85 * fan**-0.5 < weight.abs().max() <= fan**-0.5
 
 
 # -- gate and attention ------------------------------------------------------------------------------------------
