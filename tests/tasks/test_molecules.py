@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,38 @@ class TestRead:
         assert not any(np.array_equal(a, b) for a, b in zip(own[::500], shuffled[::500], strict=True))
         assert len({a.tobytes() for a in own}) == len({a.tobytes() for a in shuffled}) == 561
 
+    def test_a_pair_has_its_own_compound_line_and_number(self) -> None:
+        """Found again in the files, read here by other means; all lines train, so their scale is that of all."""
+        data = GDSC(unseen="neither", fold=0, profile="own")
+        files = data.located()
+        with files["GDSC_IC50.csv"].open(encoding="utf-8-sig") as file:
+            values = {row.pop(""): row for row in csv.DictReader(file)}
+        with files["drug_list.csv"].open(encoding="utf-8-sig") as file:
+            drugs = [(row["drug_id"], row["PubCHEM"]) for row in csv.DictReader(file)]
+        known = dict(line.split("\t") for line in files["223drugs_pubchem_smiles.txt"].read_text().splitlines())
+        with files["methylation_561x808.csv"].open(encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file))[1:]
+        profile_KG = np.array([row[1:] for row in rows], dtype=float)
+        mean_G, std_G = profile_KG.mean(0), profile_KG.std(0)
+        for example in data.read("test")[::700]:
+            raw_G = example.streams["context"][0] * std_G + mean_G
+            line = rows[int(np.abs(profile_KG - raw_G).sum(1).argmin())][0]
+            ids = [drug for drug, pubchem in drugs if known.get(pubchem) == "".join(example.source)]
+            assert f"{example.target:.6f}" in {
+                f"{float(values[f'GDSC:{i}'][line]):.6f}" for i in ids if values[f"GDSC:{i}"][line] != "NA"
+            }
+
+    @pytest.mark.slow
+    def test_unseen_molecules_and_lines_are_in_no_other_split(self) -> None:
+        for unseen in ("molecules", "lines", "both"):
+            data = GDSC(unseen=unseen, fold=3, profile="own")
+            read = [data.read(split) for split in SPLITS]
+            molecules = [{"".join(e.source) for e in rows} for rows in read]
+            lines = [{e.streams["context"].tobytes() for e in rows} for rows in read]
+            for parts, side in ((molecules, "molecules"), (lines, "lines")):
+                apart = not (parts[0] & parts[1] or parts[0] & parts[2] or parts[1] & parts[2])
+                assert apart == (unseen in (side, "both"))
+
     @pytest.mark.parametrize(
         ("unseen", "sheet"),
         [
@@ -138,6 +172,15 @@ class TestRead:
         assert max(len(e.streams["context"]) for e in every) == 2549
         assert np.mean([e.target == 5 for e in every]) == pytest.approx(0.696, abs=5e-4)
         assert max(e.target for e in every) == pytest.approx(10.8, abs=0.01)
+        files = data.located()
+        smiles, proteins = (
+            list(json.loads(files[name].read_text()).values()) for name in ("ligands_can.txt", "proteins.txt")
+        )
+        kd_MP = np.loadtxt(files[davis.VALUES])
+        for e in every[::600]:
+            places = [j for j, protein in enumerate(proteins) if protein == "".join(e.streams["context"])]
+            told = [9 - np.log10(kd_MP[smiles.index("".join(e.source)), j]) for j in places]
+            assert min(abs(e.target - one) for one in told) < 1e-9
         unseen = Davis(unseen="proteins", fold=0)
         sequences = [{"".join(e.streams["context"]) for e in unseen.read(split)} for split in ("train", "test")]
         assert not sequences[0] & sequences[1]

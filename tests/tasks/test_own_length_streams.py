@@ -71,6 +71,24 @@ def test_a_vector_and_a_sequence_of_their_own_lengths_are_fed_beside_a_text() ->
     assert regression(Pairs(rows("C C O N")), max_length=3).accounting("train").truncated == 3
 
 
+@pytest.mark.parametrize("name", ["regression", "classification"])
+def test_names_that_only_the_test_split_has_are_unknown(name: str) -> None:
+    """And move none of the others: vocabularies are of training."""
+    train = rows(target=["yes", "no", "yes"]) if name == "classification" else rows()
+    new = [Example(source="C", streams={"vector": VECTOR, "protein": ["A", "K"]}, target=train[0].target)]
+    data = Pairs(train)
+    data.read = lambda split: new if split == "test" else train  # type: ignore[method-assign]
+    words = Words(min_count=1, max_size=None)
+    if name == "regression":
+        task: Any = regression(data)
+    else:
+        task = Classification(
+            data=data, tokenizer=words, max_length=9, readout="auto", label_smoothing=0.0, metrics=[Accuracy()]
+        )
+        task.setup()
+    assert task.collate("test", np.array([0])).source.streams["protein"].values.tolist() == [[1, 2]]
+
+
 def test_what_rows_share_is_kept_once() -> None:
     task = regression(Pairs(rows()))
     [side] = task.sides["train"]
