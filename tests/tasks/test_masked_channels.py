@@ -143,6 +143,16 @@ def test_padding_is_never_hidden_and_each_row_has_something(mask: str) -> None:
     assert hidden.flatten(1).any(1).all()
 
 
+@pytest.mark.parametrize("mask", ["part", "random", "frame", "position"])
+def test_what_a_row_hides_in_evaluation_is_the_same_in_every_batch(mask: str) -> None:
+    task = make(mask=mask)
+    batch = task.collate("test", np.arange(8))
+    whole = hidden_of(task, batch.draws, batch.source.mask)
+    for row, length in enumerate(task.lengths("test")[:8].tolist()):
+        alone = task.collate("test", np.array([row]))
+        assert torch.equal(hidden_of(task, alone.draws, alone.source.mask)[0], whole[row, :length])
+
+
 # -- what is fed and asked -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("nodes", [1, 5])
 @pytest.mark.parametrize("mark", ["value", "stream"])

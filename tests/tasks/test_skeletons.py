@@ -17,7 +17,7 @@ import pytest
 from encoders.base import Graph, InputSpec
 from tasks.data.base import SPLITS, DataError, DataSet, Example, FileFact
 from tasks.data.fewer import Fewer
-from tasks.data.jhmdb_pose import SKELETON, JHMDBPose, read_clips
+from tasks.data.jhmdb_pose import SKELETON, JHMDBPose, read_clips, validating
 from tasks.data.msr_action3d import SKELETON as KINECT
 from tasks.data.msr_action3d import MSRAction3D, read_recording
 from tasks.data.numpy_pickle import read_numpy_pickle
@@ -64,6 +64,22 @@ def test_a_skeleton_is_a_tree_and_its_parts_hold_each_joint_once(graph: Graph) -
     for part in (graph.parts[0], *graph.parts[2:]):  # the torso hangs together by the neck, which is the head's
         reach = np.linalg.matrix_power((a + np.eye(len(a)))[np.ix_(part, part)], graph.nodes)
         assert (reach > 0).all()
+
+
+def test_bones_of_jhmdb_are_the_sheet_s() -> None:
+    bones = "0-1 0-2 0-3 0-4 3-7 7-11 4-8 8-12 1-5 1-6 5-9 9-13 6-10 10-14"
+    assert sorted(SKELETON.edges) == sorted(tuple(map(int, bone.split("-"))) for bone in bones.split())
+
+
+def test_which_clips_validate_is_told_by_their_poses_alone() -> None:
+    generator = np.random.default_rng(0)
+    clips = [(generator.normal(size=(5, 15, 2)), action) for action in "ab" for _ in range(20)]
+    chosen = {clips[row][0].tobytes() for row in validating(clips)}
+    assert len(chosen) == 6
+    turned = [clips[row] for row in generator.permutation(40)]
+    assert {turned[row][0].tobytes() for row in validating(turned)} == chosen
+    fewer = [clip for row, clip in enumerate(clips) if row != min(validating(clips))]
+    assert len({fewer[row][0].tobytes() for row in validating(fewer)} & chosen) == 5
 
 
 @pytest.mark.parametrize("edges", [((0, 3),), ((1, 1),), ((0, 1), (1, 0)), ((-1, 0),)])

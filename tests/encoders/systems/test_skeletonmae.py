@@ -228,6 +228,127 @@ def test_sum_pooling_repeats_the_sum_over_joints() -> None:
     torch.testing.assert_close(layer(h, there), expected, atol=1e-4, rtol=1e-4)
 
 
+TWO = Graph(nodes=8, width=2, edges=(*PATH.edges, *((a + 4, b + 4) for a, b in PATH.edges)))
+
+
+def clips(*lengths: int) -> Sequences:
+    """Of two persons; the second one is away in the third frame, and nobody is there in the fifth."""
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths).unsqueeze(1)
+    values = torch.randn(*mask.shape, 16)
+    values[:, 2, 8:] = 0
+    values[:, 4] = 0
+    return Sequences(values=torch.where(mask[..., None], values, 50 * values), mask=mask)
+
+
+def draw_norms(made: SkeletonMAE) -> None:
+    """At their start they hardly show."""
+    for module in made.modules():
+        if isinstance(module, torch.nn.BatchNorm1d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            for value in (module.running_mean, module.weight.data, module.bias.data):
+                value.normal_()
+            module.running_var.uniform_(0.5, 2)
+
+
+def by_loops(made: SkeletonMAE, values_LE: torch.Tensor, stops: dict[str, list[torch.Tensor]]) -> torch.Tensor:
+    """STRL of one clip of two persons, frame by frame, (L, D); what its norms are given is put into `stops`."""
+    x_LPNC = values_LE.view(-1, 2, 4, 2)
+    length, dim = len(x_LPNC), made.dim
+    there = (x_LPNC != 0).flatten(2).any(2).tolist()
+
+    def stop(name: str, norm: Any, x: torch.Tensor) -> torch.Tensor:
+        stops.setdefault(name, []).append(x)
+        scaled: torch.Tensor = (x - norm.running_mean) / (norm.running_var + 1e-5).sqrt() * norm.weight + norm.bias
+        return scaled
+
+    h = [[made.embed(x_LPNC[t, p]) + made.position[t, 0] for p in range(2)] for t in range(length)]
+    for i, layer in enumerate(made.layers):
+        after = []
+        for t in range(length):
+            sm = [torch.zeros(4, dim)] * 2
+            for p in range(2):
+                if there[t][p]:
+                    total = layer.graphs[p](h[t][p][None])[0].sum(0, keepdim=True)  # type: ignore[index,operator]
+                    sm[p] = stop(f"layers.{i}.sum_norm", layer.sum_norm, total) + layer.residual(h[t][p])  # type: ignore[operator]
+            joined = torch.zeros(4, 2 * dim)
+            if any(there[t]):
+                mixed = layer.mix(torch.cat(sm, 1))  # type: ignore[operator]
+                joined = stop(f"layers.{i}.norm", layer.norm, mixed).relu()
+            after.append([joined[:, :dim], joined[:, dim:]])
+        h = after
+    unit, states = made.temporal, []
+    none = torch.zeros(4, dim // 4)
+    parts = [
+        [[part(h[t][p]).relu() if there[t][p] else none for t in range(length)] for p in range(2)]
+        for part in unit.parts
+    ]
+    for t in range(length):
+        here = []
+        for p in range(2):
+            if not there[t][p]:
+                continue
+            found = []
+            for k, convolution in enumerate(unit.convolutions):
+                taps = [(j, t + (k + 1) * (j - 2)) for j in range(5)]  # dilations 1 and 2
+                weight, bias = convolution.weight, convolution.bias
+                terms = [parts[k][p][at] @ weight[:, :, j].T for j, at in taps if 0 <= at < length]  # type: ignore[index,union-attr]
+                found.append(torch.stack(terms).sum(0) + bias)  # type: ignore[operator]
+            near = [parts[2][p][at] for at in (t - 1, t, t + 1) if 0 <= at < length]
+            found += [torch.stack(near).amax(0), parts[3][p][t]]
+            here.append(h[t][p] + stop("temporal.norm", unit.norm, torch.cat(found, 1)).relu())
+        states.append(torch.stack(here).mean((0, 1)) if here else torch.zeros(dim))
+    return torch.stack(states)
+
+
+@torch.no_grad()
+def test_strl_is_its_loops_over_frames_and_persons() -> None:
+    """Clips of unequal lengths in one batch, persons that come and go."""
+    made, source = make(persons=2, spec=spec_of(TWO, length=9)), clips(9, 7)
+    stops: dict[str, list[torch.Tensor]] = {}
+    draw_norms(made)
+    found = made(source)
+    for row, length in enumerate((9, 7)):
+        expected = by_loops(made, source.values[row, :length], stops)
+        torch.testing.assert_close(found.values[row, :length], expected, atol=1e-4, rtol=1e-4)
+    assert len(stops["layers.0.sum_norm"]) == 2 * (9 + 7 - 2) - 2
+    assert sum(map(len, stops["temporal.norm"])) == 4 * len(stops["layers.1.sum_norm"])
+
+
+@torch.no_grad()
+def test_averages_in_training_are_of_who_is_there() -> None:
+    """What a padded frame or an absent person holds moves none of the norms."""
+    source = clips(9, 7)
+    other = Sequences(values=torch.where(source.mask[..., None], source.values, -3 + source.values), mask=source.mask)
+    alone = [
+        Sequences(values=source.values[i : i + 1, :n], mask=source.mask[i : i + 1, :n]) for i, n in ((0, 9), (1, 7))
+    ]
+    averages = []
+    for given in (source, other):
+        made = make(persons=2, spec=spec_of(TWO, length=9)).train()
+        made(given)
+        averages.append({name: value for name, value in made.state_dict().items() if "running" in name})
+    for name, value in averages[0].items():
+        torch.testing.assert_close(averages[1][name], value, msg=name)
+    made, seen = make(persons=2, spec=spec_of(TWO, length=9)), []  # eval: rows one by one say what a norm is given
+    made.layers[0].sum_norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))  # type: ignore[union-attr]
+    for given in (*alone, source):
+        made(given)
+    assert len(seen[0]) == 8 + 7
+    assert len(seen[1]) == 6 + 5
+    torch.testing.assert_close(torch.cat(seen[:2]), seen[2])
+
+
+def test_with_two_persons_each_has_its_own_hidden_joints_remasked() -> None:
+    made = make(states="nodes", persons=2, remask=True, spec=spec_of(TWO, told=True))
+    hidden = torch.zeros(1, 2, 8)
+    hidden[0, 0, 6] = hidden[0, 1, 1] = 1
+    seen: list[torch.Tensor] = []
+    made.decoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    made(source_of(torch.randn(1, 2, 16), hidden))
+    assert (seen[0].view(2, 8, -1) == 0).all(-1).tolist() == hidden[0].bool().tolist()
+
+
 def test_published_parameters_by_formula() -> None:
     """No count is published: that of three layers and two persons, width 64, as the class says."""
     spec = replace(spec_of(Graph(nodes=34, width=2, edges=_twice(COCO))), max_length=64)
