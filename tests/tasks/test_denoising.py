@@ -104,6 +104,19 @@ def test_rows_hold_every_token_once_and_the_decoder_tells_them_all() -> None:
     assert task.spec.target_length == task.spec.max_length == 21
 
 
+def test_words_of_the_test_split_alone_are_unknown() -> None:
+    class Other(Corpus):
+        def read(self, split: str) -> list[Example]:
+            return [Example(source="w1 w2 ." if split == "train" else "w1 new .", target=None)]
+
+    task = make("none")
+    task.data = Other()
+    task.setup()
+    assert task.tokenizer.specials.unk in task.texts["test"][0].tolist()
+    assert task.accounting("test").truncated == 1
+    assert task.accounting("train").truncated == 0
+
+
 def test_with_barts_frame_rows_are_barts() -> None:
     task = make("none", tokenizer=Framed(min_count=1, max_size=None))
     batch = task.collate("valid", np.array([0]))

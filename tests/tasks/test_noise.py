@@ -189,6 +189,25 @@ def test_combined_noise_permutes_then_hides() -> None:
     assert noise("blank")(tokens, vocabulary(), generator).tolist() == [MASK]
 
 
+def test_shares_are_of_words_and_sentences_and_rounded_up() -> None:
+    generator = np.random.default_rng(9)
+    begins = [True, False, False, True, False, True, False, False, False, True, False, True, False]  # five words
+    tokens = np.array([20 + i if begun else 980 + i for i, begun in enumerate(begins)])
+    words = np.split(np.arange(len(tokens)), np.flatnonzero(begins)[1:])
+    for kind, left in (("delete", 3), ("mask", 5)):  # of 0.3 * 5 words two are hidden
+        found = noise(kind)(tokens, vocabulary(subwords=20), generator)
+        assert len([x for x in found if x < 980]) == left
+        gone = [not set(tokens[word]) & set(found.tolist()) for word in words]
+        assert sum(gone) == 2
+        assert len(found) == sum(len(word) for word, out in zip(words, gone, strict=True) if not out) + left - 3
+    three = np.array([11, STOP, 12, STOP, 13, STOP])
+    orders = {tuple(noise("permute", sentences=0.5)(three, vocabulary(), generator).tolist()) for _ in range(200)}
+    assert len(orders) == 1 + 3  # two of three sentences
+    inserted = noise("insert", share=0.05, random=0.3)(np.full(100, STOP), vocabulary(), generator)
+    assert (inserted == MASK).sum() == 3  # of five two are random tokens
+    assert len(inserted) == 105
+
+
 def test_random_tokens_stand_for_masks() -> None:
     generator = np.random.default_rng(8)
     rows = [noise("mask", random=0.25)(row(100, size=500), vocabulary(), generator) for _ in range(300)]
@@ -223,6 +242,7 @@ def test_words_begin_where_text_has_white_space() -> None:
         assert facts.stops[FIRST + i] == (word.strip() == "."), repr(word)
     assert facts.begins[ids].sum() == len(text.split(" "))  # all but the first one, and the line feed
     assert facts.stops[ids].sum() == 2
+    assert facts.ordinary.tolist() == list(range(FIRST, subword.vocab_size))  # no special id is drawn
     words_tokenizer = Words(min_count=1, max_size=None)
     words_tokenizer.fit([text])
     facts = Vocabulary.of(words_tokenizer)
