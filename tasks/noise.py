@@ -63,8 +63,8 @@ class Noise:
     A MASK that `mask` and `infill` put is a random token with probability `random`; of n inserted ones ceil(`random` n)
     are. With `whole_words` sub-words share the fate of their word, which begins as Vocabulary.begins says (so that what
     a row has before its first beginning stays); else each token is a word. Special ids around a row are not given.
-    fairseq draws random tokens from all ids but the first, here no special id is drawn; its `insert` counts the two ends of
-    a row among the n tokens.
+    fairseq draws random tokens from all ids but the first, here no special id is drawn; its `insert` counts a row's two
+    ends among the n tokens.
     """
 
     def __init__(

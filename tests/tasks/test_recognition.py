@@ -172,6 +172,14 @@ def test_what_has_no_alignment_is_refused() -> None:
         make(mixed)
 
 
+def test_symbols_are_of_training() -> None:
+    plain, mixed = make(), Beeps()
+    frames = np.zeros((9, 4), dtype=np.float32)
+    new = [Example(source=frames, target="ay xylophone")]
+    mixed.read = lambda split: new if split == "test" else Beeps().read(split)  # type: ignore[method-assign]
+    assert make(mixed).tokenizer.vocab_size == plain.tokenizer.vocab_size
+
+
 def test_noise_is_normal_and_of_50_db() -> None:
     noise = _noise(Draws(3), 100_001)
     assert noise.shape == (100_001,)
@@ -234,6 +242,8 @@ def test_utterances_are_recordings_and_gaps(data_cache: Path, monkeypatch: pytes
     frames = np.concatenate([example.source for example in data.read("train")])
     np.testing.assert_allclose(frames.mean(0), 0, atol=1e-4)
     np.testing.assert_allclose(frames.std(0), 1, atol=1e-4)
+    other = np.concatenate([example.source for example in digits().read("test")])
+    assert np.abs(other.mean(0)).max() > 0.05  # no statistics of its own
     longer = digits(train=20).read("train")
     assert [e.target for e in longer[:12]] == [e.target for e in data.read("train")]
     assert digits(seed=1).read("train")[0].target != longer[0].target or len(longer[0].source) != len(
@@ -251,6 +261,7 @@ def test_yesno_is_cut_40_10_10(data_cache: Path, monkeypatch: pytest.MonkeyPatch
     assert sum(target.split().count("yes") for target in targets) == 251
     assert all(len(target.split()) == 8 for target in targets)
     np.testing.assert_allclose(np.concatenate([e.source for e in splits["train"]]).std(0), 1, atol=1e-4)
+    assert np.abs(np.concatenate([e.source for e in splits["test"]]).mean(0)).max() > 0.01  # no statistics of its own
 
 
 @pytest.mark.data

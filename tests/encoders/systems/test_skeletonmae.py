@@ -292,7 +292,7 @@ def by_loops(made: SkeletonMAE, values_LE: torch.Tensor, stops: dict[str, list[t
             for k, convolution in enumerate(unit.convolutions):
                 taps = [(j, t + (k + 1) * (j - 2)) for j in range(5)]  # dilations 1 and 2
                 weight, bias = convolution.weight, convolution.bias
-                terms = [parts[k][p][at] @ weight[:, :, j].T for j, at in taps if 0 <= at < length]  # type: ignore[index,union-attr]
+                terms = [parts[k][p][at] @ weight[:, :, j].T for j, at in taps if 0 <= at < length]  # type: ignore[index]
                 found.append(torch.stack(terms).sum(0) + bias)  # type: ignore[operator]
             near = [parts[2][p][at] for at in (t - 1, t, t + 1) if 0 <= at < length]
             found += [torch.stack(near).amax(0), parts[3][p][t]]

@@ -264,6 +264,23 @@ def test_training_draws_a_look_ahead_for_each_batch() -> None:
     assert drawn() == drawn()
 
 
+def test_dropout_stands_where_the_class_says_and_u_and_v_begin_at_zero() -> None:
+    node = {**compose_node("encoder", "streaming_conformer"), "dropout": 0.5}
+    encoder = build(node, "encoder", ["encoders"], spec=InputSpec(max_length=60, channels=80)).train()
+    called: list[str] = []
+    for name, module in encoder.named_modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(lambda *_, name=name: called.append(name))
+    encoder(rows(60))
+    for i in range(len(encoder.blocks)):
+        assert called.count(f"blocks.{i}.dropout") == 4  # after each part
+        for part in ("attention", "first", "second"):
+            assert any(name.startswith(f"blocks.{i}.{part}.") for name in called), part
+        assert not encoder.blocks[i].attention.u.any()
+        assert not encoder.blocks[i].attention.v.any()
+    assert called.count("dropout") == 1  # of the input
+
+
 @pytest.mark.parametrize(
     "changes, told",
     [
