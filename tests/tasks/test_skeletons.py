@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import itertools
 import math
 import os
@@ -189,6 +190,19 @@ def test_a_few_bytes_take_no_memory(content: bytes, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"a\.pkl can't be read"):
         read_numpy_pickle(file, name="set")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
+def test_extension_codes_are_refused_though_a_process_knows_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A known one is taken from a cache, without find_class."""
+    monkeypatch.setitem(copyreg._extension_cache, 1, os.mkdir)  # type: ignore[attr-defined]
+    file, made = tmp_path / "a.pkl", tmp_path / "made"
+    text = str(made).encode()
+    file.write_bytes(b"\x80\x02\x82\x01X" + len(text).to_bytes(4, "little") + text + b"\x85R.")
+    with pytest.raises(DataError, match="it uses extension codes"):
+        read_numpy_pickle(file, name="set")
+    assert not made.exists()
 
 
 def test_arrays_come_as_they_were(tmp_path: Path) -> None:
