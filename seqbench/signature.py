@@ -145,9 +145,11 @@ def _unpacked(module: Module, keywords: ast.arg | None) -> dict[str, Any] | None
     _, found = resolve(module, annotation.slice)
     if found is None or not isinstance(found[1], ast.ClassDef):
         return None
-    owner, node = found
-    fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)]
-    return {item.target.id: read_hint(item.annotation, owner) for item in fields if isinstance(item.target, ast.Name)}
+    return {
+        item.target.id: read_hint(item.annotation, found[0])
+        for item in found[1].body
+        if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
 
 
 def _returned(module: Module, annotation: ast.expr | None) -> frozenset[str] | None:

@@ -69,9 +69,7 @@ def stacked(node: dict[str, Any]) -> int:
 COUNTS: dict[str, Callable[[dict[str, Any]], int]] = {
     "EncoderOnly": stacked,
     "DecoderOnly": stacked,
-    "EncoderDecoder": lambda node: (
-        stacked(node) + 1 + 6 * int(node["decoder_depth"] or node["depth"])
-    ),  # cross-attention
+    "EncoderDecoder": lambda node: stacked(node) + 1 + 6 * int(node["decoder_depth"] or node["depth"]),  # and cross
     "BERT4Rec": stacked,
     "Recurrent": lambda node: 2,  # of the input and of the last output; those between layers are nn.LSTM's own
     "Bidirectional": lambda node: int(node["depth"]) + 1,
