@@ -89,8 +89,8 @@ class Counted(ToyEncoder):
     """Writes a line for each training that it is in."""
 
     def forward(self, source: Sequences) -> States:
-        if self.training and torch.is_grad_enabled() and not hasattr(self, "told"):
-            self.told = True
+        if self.training and torch.is_grad_enabled() and not hasattr(self, "counted"):
+            self.counted = True
             with open(os.environ["COUNTED"], "a") as file:
                 file.write(f"{os.getpid()}\n")
             time.sleep(0.5)

@@ -13,6 +13,7 @@ from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score,
 from seqbench.compose import CONFIGS
 from seqbench.nodes import compose_node
 from tasks.metrics.accuracy import Accuracy, MacroF1, TokenAccuracy
+from tasks.metrics.along import FirstWordAccuracy, LastWordAccuracy, WordAccuracy
 from tasks.metrics.base import Metric
 from tasks.metrics.correlation import Pearson, Spearman
 from tasks.metrics.edit_distance import SymbolErrorRate, WordErrorRate
@@ -20,7 +21,7 @@ from tasks.metrics.entity_f1 import EntityF1
 from tasks.metrics.errors import MAE, MSE, R2, RMSE
 from tasks.metrics.exact_match import ExactMatch
 from tasks.metrics.frames import FrameNLL
-from tasks.metrics.likelihood import BitsPerCharacter, Perplexity
+from tasks.metrics.likelihood import BitsPerCharacter, EndBitsPerCharacter, Perplexity
 from tasks.metrics.modules import as_evaluate
 from tasks.metrics.overlap import Dice, Hausdorff95
 from tasks.metrics.ranking import (
@@ -151,6 +152,10 @@ RANKED = [{"rank": 1.0, "top": [4, 2]}, {"rank": 3.5, "top": [1]}, {"rank": 12.0
 SAMPLED = [{"rank": 99.0, "rank_uniform": 1.0 + i, "rank_popularity": 9.5 + i} for i in range(3)]
 WINDOWS = RNG.normal(size=(2, 3, 4, 2)).tolist()
 COUNTS = ([[3.0, 2.0, 7.0], [5.0, 4.0, 9.0]], [[0.0, 2.0, 7.0], [0.0, 4.0, 9.0]])
+LONG = (
+    [list("abcdefghij"), list("abcdefghijkl")],
+    [list("abxdefghij"), list("xbcdefghijkz")],
+)  # a word a tenth at least
 IMAGES = (
     [np.eye(4, dtype=np.uint8), np.ones((3, 5), dtype=np.uint8)],
     [np.tri(4, dtype=np.uint8), np.eye(3, 5, dtype=np.uint8)],
@@ -166,6 +171,10 @@ CASES: list[tuple[Metric, list[Any], list[Any]]] = [
     (Bleu(), WORDS, TRUTHS),
     (Chrf(), WORDS, TRUTHS),
     (BitsPerCharacter(), *COUNTS),
+    (EndBitsPerCharacter(), *([[*row, *row] for row in side] for side in COUNTS)),
+    (WordAccuracy(), *LONG),
+    (FirstWordAccuracy(), *LONG),
+    (LastWordAccuracy(), *LONG),
     (Perplexity(), *COUNTS),
     (MSE(), [1.0, 2.5], [0.0, 2.0]),
     (MSE(), WINDOWS[0], WINDOWS[1]),
