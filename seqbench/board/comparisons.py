@@ -54,8 +54,7 @@ def compare(samples: Sequence[Sample], *, confidence: float) -> Pairs:
     difference_CC = mean_C[:, None] - mean_C[None, :]
     difference = difference_CC[a_P, b_P]
     unknown = ~paired & ((lacks1 & lacks2) | (x <= 0))
-    reach = critical.quantile(confidence, k, x, critical.seeds_of_two(x1, df1, x2, df2), freedom)
-    half = reach * np.sqrt(k + x)
+    half = critical.quantile(confidence, k, x, critical.of_two(confidence, x1, df1, x2, df2), freedom) * np.sqrt(k + x)
     p = critical.p_values(difference, k, x, critical.welch(x1, df1, x2, df2), freedom)
     p = np.where(np.abs(difference) > half, p, np.maximum(p, np.nextafter(level_of(confidence), 1.0)))
     p = np.where(difference == 0, 1.0, p)

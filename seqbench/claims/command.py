@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULTS = ROOT / "configs" / "claims.yaml"
 USER_ERROR = 2
+LEVEL = 0.95  # of the intervals of docs/claims.md
 HELP = """python scripts/claims.py [--config-dir FOLDER] claim=NAME [key=value ...] | claims=all
 
 Runs the study of a published system's claim (what has a record is not run again) and gives its verdict:
@@ -114,6 +115,8 @@ def _some(settings: Settings, others: Sequence[str], place: Place) -> int:
         raise ConfigError(
             f"publish: not with {' '.join([*place.arguments, *others])}: published is what the claim's file says"
         )
+    if settings.publish and settings.confidence != LEVEL:
+        raise ConfigError(f"publish: confidence={settings.confidence:g}: what is published is at {LEVEL:g}")
     code = 0
     planned = {name: _runs(claim, settings, others, place) for name, claim in claims.items()}
     for name, claim in claims.items():

@@ -12,7 +12,7 @@ from scipy import stats
 
 from seqbench.board import examples
 from seqbench.board.comparisons import compare
-from seqbench.board.statistics import Sample, interval, sample_of
+from seqbench.board.statistics import Examples, Kept, Sample, interval, sample_of
 from seqbench.claims.selection import ABSENT, Run, quantity
 from seqbench.claims.sheet import Comparison, Part
 from seqbench.errors import ConfigError
@@ -36,16 +36,14 @@ class Estimate(Part):
 def estimate(comparison: Comparison, a: Sequence[Run], b: Sequence[Run] | None, *, confidence: float) -> Estimate:
     """The number of a comparison whose runs have all finished.
 
-    A difference of scores is the board's (seeds and examples, paired where examples are shared). Costs, ratios and
-    exponents are paired by seed, their interval Student's over seeds, of ratios over their logarithms; what every seed
-    counts alike (operations, parameters) is exact. Raises ConfigError where sides cannot be compared.
+    A difference of scores is the board's (seeds and examples, paired where examples are shared). A ratio of scores is
+    paired by seed, its logarithm an interval over seeds and examples. Costs, what encoders tell and exponents are
+    paired by seed, their interval Student's over seeds, of ratios over their logarithms; what every seed counts alike
+    (operations, parameters) is exact. Raises ConfigError where sides cannot be compared.
     """
     sides = [a] if b is None else [a, b]
-    if (
-        comparison.exponent_over is None
-        and not comparison.of.startswith(("cost/", "encoder/"))
-        and comparison.by == "difference"
-    ):
+    of_scores = comparison.exponent_over is None and not comparison.of.startswith(("cost/", "encoder/"))
+    if of_scores and (comparison.by == "difference" or b is None):
         return _scores(comparison, sides, confidence)
     by_seed = [_by_seed(comparison, side) for side in sides]
     seeds = sorted(by_seed[0])
@@ -53,6 +51,9 @@ def estimate(comparison: Comparison, a: Sequence[Run], b: Sequence[Run] | None, 
         raise ConfigError(f"{comparison.name}: a and b have other seeds: {seeds} and {sorted(by_seed[1])}")
     a_S = np.array([by_seed[0][seed] for seed in seeds])
     b_S = np.array([by_seed[1][seed] for seed in seeds]) if b is not None else None
+    if of_scores and b is not None and b_S is not None:
+        runs = [_together(*(_examples(comparison, side, seed) for side in (a, b))) for seed in seeds]
+        return _ratio_of_scores(comparison, a_S, b_S, runs, confidence)
     return _over_seeds(comparison, a_S, b_S, confidence)
 
 
@@ -78,6 +79,47 @@ def _scores(comparison: Comparison, sides: Sequence[Sequence[Run]], confidence: 
         seeds=seeds,
         basis=basis,
     )
+
+
+def _ratio_of_scores(
+    comparison: Comparison, a_S: Floats, b_S: Floats, runs: Sequence[Kept | None], confidence: float
+) -> Estimate:
+    """exp of the mean of log(a / b), whose error is that of seeds and, by the delta method, that of the examples."""
+    if min(a_S.min(), b_S.min()) <= 0:
+        raise ConfigError(f"{comparison.name}: no ratio of numbers that are not above 0")
+    sample = sample_of(list(np.log(a_S / b_S)), runs)
+    ends = interval(sample, confidence=confidence)
+    low, high = (None, None) if ends is None else (float(np.exp(ends[0])), float(np.exp(ends[1])))
+    told = sample.examples_G is not None
+    return Estimate(
+        value=float(np.exp(sample.mean)),
+        low=low,
+        high=high,
+        a=float(a_S.mean()),
+        b=float(b_S.mean()),
+        seeds=len(a_S),
+        basis="one seed" if len(a_S) == 1 else "seeds and examples" if told else "seeds",
+    )
+
+
+def _examples(comparison: Comparison, side: Sequence[Run], seed: int) -> tuple[Examples | Kept | None, float]:
+    """Statistics per example of a side's run of a seed, and its score."""
+    split, _, metric = comparison.of.partition("/")
+    run = next(run for run in side if run.seed == seed)
+    assert run.entry is not None
+    return examples.read(run.entry, split, metric)[0], _defined(comparison, run)
+
+
+def _together(a: tuple[Examples | Kept | None, float], b: tuple[Examples | Kept | None, float]) -> Kept | None:
+    """What each example adds to log(a / b): of shared examples the difference, of others each side's own."""
+    if a[0] is None or b[0] is None or a[1] <= 0 or b[1] <= 0:
+        return None
+    a_G, b_G = a[0].contributions() / a[1], b[0].contributions() / b[1]
+    if a[0].group == b[0].group and len(a_G) == len(b_G):
+        return Kept(size=len(a_G), group=a[0].group, values=None, added=a_G - b_G)
+    size = len(a_G) + len(b_G)
+    added_G = np.concatenate([a_G * (size / len(a_G)), -b_G * (size / len(b_G))])
+    return Kept(size=size, group=f"{a[0].group} {b[0].group}", values=None, added=added_G)
 
 
 def _bounds(comparison: Comparison, side: Sequence[Run]) -> tuple[float, float] | None:
@@ -107,6 +149,8 @@ def _by_seed(comparison: Comparison, side: Sequence[Run]) -> dict[int, float]:
     for seed in {run.seed for run in side}:
         points = [(_number(comparison, run, key), _defined(comparison, run)) for run in side if run.seed == seed]
         x, y = np.array(sorted(points)).T
+        if len(set(x)) < len(x):
+            raise ConfigError(f"{comparison.name}: a side has one run a seed and {key}; seed {seed} has more of one")
         if len(set(x)) < 2 or min(x) <= 0 or min(y) <= 0:
             raise ConfigError(f"{comparison.name}: no exponent over {key}: two or more positive values are needed")
         found[seed] = float(stats.linregress(np.log(x), np.log(y)).slope)
@@ -149,7 +193,8 @@ def _over_seeds(comparison: Comparison, a_S: Floats, b_S: Floats | None, confide
     low: float | None
     high: float | None
     basis: Basis
-    counted = _counted(comparison.of) and bool(np.ptp(value_S) <= 1e-9 * max(abs(mean), 1.0))
+    alike = bool(np.ptp(value_S) <= 1e-9 * max(abs(mean), 1.0))
+    counted = _counted(comparison.of) and alike and (seeds > 1 or comparison.of == "cost/parameters")
     exact = float(a_S[0] if b_S is None else a_S[0] / b_S[0] if ratio else a_S[0] - b_S[0])  # exp(log(3)) is not 3
     if counted:
         low, high, basis = exact, exact, "counted"

@@ -11,7 +11,7 @@ import jinja2
 from seqbench.board.page import embed, policy
 from seqbench.claims import words
 from seqbench.claims.sheet import Claim
-from seqbench.claims.verdict import Judged
+from seqbench.claims.verdict import Judged, fits
 from seqbench.errors import ConfigError
 
 HERE = Path(__file__).parent
@@ -53,11 +53,6 @@ def render(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
         data=embed([_plot(claim, judged) for _, claim, judged in shown]),
         zip=zip,
     )
-
-
-def fits(claim: Claim, judged: Judged) -> bool:
-    """Whether a verdict is of the claim as its file stands now."""
-    return [c.name for c in claim.comparisons] == [o.name for o in judged.outcomes]
 
 
 def _plot(claim: Claim, judged: Judged) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ class Outcome(Part):
     verdict: Verdict
     estimate: Estimate | None
     why: str = ""  # where there is no number
+    bounds: tuple[float | None, float | None] | None = None  # that it was held against; None: kept before they were
 
 
 class Plot(Part):
@@ -98,13 +99,24 @@ def _outcome(comparison: Comparison, runs: Sequence[Run], confidence: float, str
     waiting = [run for side in sides for run in side if not run.finished]
     if waiting:
         what = "1 run has" if len(waiting) == 1 else f"{len(waiting)} runs have"
-        return Outcome(
-            name=comparison.name, verdict="not run", estimate=None, why=f"{what} no score: {waiting[0].cell.title}"
-        )
+        why = f"{what} no score: {waiting[0].cell.title}"
+        return Outcome(name=comparison.name, verdict="not run", estimate=None, why=why, bounds=_bounds(comparison))
     a, b = sides[0], sides[1] if len(sides) > 1 else None
     found = estimate(comparison, a, b, confidence=confidence)
     wide = estimate(comparison, a, b, confidence=strict)
-    return Outcome(name=comparison.name, verdict=side_of(comparison, found, wide), estimate=found)
+    verdict = side_of(comparison, found, wide)
+    return Outcome(name=comparison.name, verdict=verdict, estimate=found, bounds=_bounds(comparison))
+
+
+def fits(claim: Claim, judged: Judged) -> bool:
+    """Whether a verdict is of the claim as its file stands now: the same comparisons, held against the same bounds."""
+    return [c.name for c in claim.comparisons] == [o.name for o in judged.outcomes] and all(
+        o.bounds is None or o.bounds == _bounds(c) for c, o in zip(claim.comparisons, judged.outcomes, strict=True)
+    )
+
+
+def _bounds(comparison: Comparison) -> tuple[float | None, float | None]:
+    return comparison.at_least, comparison.at_most
 
 
 def side_of(comparison: Comparison, found: Estimate, wide: Estimate) -> Verdict:

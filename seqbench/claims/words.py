@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from seqbench.claims.estimate import Estimate
 from seqbench.claims.sheet import Claim, Comparison
-from seqbench.claims.verdict import Judged, Outcome
+from seqbench.claims.verdict import Judged, Outcome, fits
 
 
 def number(value: float) -> str:
@@ -77,6 +77,10 @@ def table(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
     for name, claim in claims.items():
         judged = verdicts.get(name)
         if judged is None:
+            continue
+        if not fits(claim, judged):
+            stale = (name, claim.statement, claim.published, "its file has changed since", f"`{command(name)}`", "")
+            rows.append(f"| {' | '.join(_cell(text) for text in stale)} |")
             continue
         took = f"{len(judged.ids)}, {duration(judged.seconds)}"
         cells = (name, claim.statement, claim.published, f"**{judged.verdict}**", f"`{command(name)}`", took)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -251,6 +252,36 @@ def test_critical_values_cover_whatever_the_share_of_the_seeds(seeds: int) -> No
             reach = critical.quantile(0.95, 1 - share, x1 + x2, freedom, 1e9)
             covered = np.mean(1 - 2 * scipy.stats.norm.sf(reach * np.sqrt(1 - share + x1 + x2)))
             assert 0.945 <= covered <= 0.965, (share, first, covered)
+
+
+@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("comparisons", [2, 5, 20])
+def test_levels_corrected_for_many_comparisons_are_kept(seeds: int, comparisons: int) -> None:
+    """As above, of what refutes a claim: with degrees of freedom fitted for 95 % up to three times the level missed."""
+    grid = (np.arange(1000) + 0.5) / 1000
+    estimate = scipy.stats.chi2.ppf(grid, seeds - 1) / (seeds - 1)
+    confidence = 1 - 0.05 / comparisons
+    for share in (0.0, 0.3, 0.7, 0.9, 1.0):
+        for first in (0.0, 0.2, 0.5):
+            x1, x2 = (share * first * estimate)[:, None], (share * (1 - first) * estimate)[None, :]
+            freedom = critical.of_two(confidence, x1, seeds - 1, x2, seeds - 1)
+            reach = critical.quantile(confidence, 1 - share, x1 + x2, freedom, 1e9)
+            missed = np.mean(2 * scipy.stats.norm.sf(reach * np.sqrt(1 - share + x1 + x2)))
+            assert missed <= 1.05 * (1 - confidence), (share, first, missed)
+
+
+def test_a_stricter_interval_holds_the_laxer_one() -> None:
+    draw = np.random.default_rng(3)
+    rows = [sample(draw.normal(size=(3, 50)) + spread * draw.normal(size=(3, 1))) for spread in (0.0, 0.3, 3.0)]
+    levels = [0.8, 0.9, 0.95, 0.9501, 0.99, 0.999]
+    for narrow, wide in itertools.pairwise(levels):
+        low, lower = (compare(rows, confidence=c).low_CC for c in (narrow, wide))
+        assert (low - lower)[~np.eye(3, dtype=bool)].min() > 0
+        for row in rows:
+            one, other = (interval(row, confidence=c) for c in (narrow, wide))
+            assert one is not None
+            assert other is not None
+            assert other[0] < one[0] < one[1] < other[1]
 
 
 # -- over tasks

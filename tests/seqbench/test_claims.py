@@ -15,11 +15,12 @@ import yaml
 from scipy import stats
 
 from seqbench.board.collect import Entry
+from seqbench.board.statistics import Examples
 from seqbench.claim import Claimed
 from seqbench.claim import claim as claiming
 from seqbench.claims import command, kept, page, sheet, words
 from seqbench.claims.curves import line, places
-from seqbench.claims.estimate import Estimate, estimate
+from seqbench.claims.estimate import Estimate, _ratio_of_scores, _together, estimate
 from seqbench.claims.selection import Run, chosen, quantity
 from seqbench.claims.sheet import Claim, Comparison, Curve, read_claim
 from seqbench.claims.verdict import Judged, check, judge, side_of, together
@@ -150,6 +151,68 @@ def test_a_counted_ratio_is_exact_and_meets_a_bound_that_it_equals(times: int, t
     assert judge(claim(this), [*a, *b], confidence=0.95).verdict == "reproduced"
 
 
+def scored(mean: float, seeds: int, n: int, spread: float, draw: np.random.Generator, easy_N: np.ndarray) -> np.ndarray:
+    """Scores (S, N) of a side: seeds that differ by spread, examples that are easy for both sides or for one."""
+    own_N = easy_N + draw.normal(size=n) * 0.2
+    return mean + spread * draw.normal(size=(seeds, 1)) + own_N + 0.1 * draw.normal(size=(seeds, n))
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.02, 0.2])
+@pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_ratio_of_scores_covers_whether_seeds_or_examples_err(spread: float, seeds: int, shared: bool) -> None:
+    """Student's interval over seeds alone misses 30 to 65 % where seeds do not matter: all read the same examples."""
+    draw, missed, repeats, n = np.random.default_rng(7), 0, 400, 200
+    for _ in range(repeats):
+        easy_N = draw.normal(size=n) * 0.2
+        a_SN, b_SN = (scored(1.0, seeds, n, spread, draw, easy_N * shared) for _ in "ab")
+        sides = [[Examples(values={"value": x}, aggregate=None, group=g) for x in x_SN]
+                 for x_SN, g in ((a_SN, "g"), (b_SN, "g" if shared else "h"))]  # fmt: skip
+        runs = [_together((x, x.score()), (y, y.score())) for x, y in zip(*sides, strict=True)]
+        found = _ratio_of_scores(comparison(by="ratio"), a_SN.mean(1), b_SN.mean(1), runs, 0.95)
+        assert found.low is not None
+        assert found.high is not None
+        assert found.basis == "seeds and examples"
+        missed += not found.low <= 1.0 <= found.high
+    assert 0.015 <= missed / repeats <= 0.08
+
+
+def test_a_ratio_of_scores_is_paired_by_seed_and_by_example(tmp_path: Path) -> None:
+    """With the same error in each seed nothing but the examples speak, and pairs of them: by the delta method."""
+    a_N, b_N = hits(0.8, 1), hits(0.6, 2)
+    a = [run_of(tmp_path, "a", s, a_N) for s in range(3)]
+    b = [run_of(tmp_path, "b", s, b_N) for s in range(3)]
+    this = comparison(by="ratio", at_least=1.0)
+    found = estimate(this, a, b, confidence=0.95)
+    part_N = a_N / a_N.mean() - b_N / b_N.mean()
+    half = stats.t.isf(0.025, 300) * part_N.std(ddof=1) / np.sqrt(len(part_N))
+    assert found.value == pytest.approx(a_N.mean() / b_N.mean())
+    assert found.low is not None
+    assert found.high is not None
+    assert np.log([found.value / found.low, found.high / found.value]) == pytest.approx([half, half], rel=0.02)
+    one = estimate(this, a[:1], b[:1], confidence=0.95)
+    assert (one.basis, judge(claim(this, study="x"), [*_named(a[:1], "good"), *_named(b[:1], "poor")],
+                             confidence=0.95).verdict) == ("one seed", "inconclusive")  # fmt: skip
+    bare = [run_of(tmp_path / "bare", name, s, value=v) for name, v in (("a", 0.8), ("b", 0.6)) for s in range(3)]
+    silent = estimate(this, bare[:3], bare[3:], confidence=0.95)
+    assert (silent.low, silent.high) == (None, None), "seeds that coincide, without examples, tell of no error"
+    alone = comparison(by="ratio", a={"encoder": "a"}, b=None)
+    assert estimate(alone, a, None, confidence=0.95) == estimate(
+        alone.model_copy(update={"by": "difference"}), a, None, confidence=0.95
+    )
+
+
+def _named(runs: list[Run], encoder: str) -> list[Run]:
+    return [planned(encoder, run.seed, run.entry.record, run.entry.folder.parent) for run in runs if run.entry]
+
+
+def test_one_seed_of_operations_is_no_count_that_all_share(tmp_path: Path) -> None:
+    """Operations of a training depend on how rows fell into batches: only several seeds say whether they are alike."""
+    a, b = run_of(tmp_path, "good", 0), run_of(tmp_path, "poor", 0)
+    for of, basis in (("cost/flops_train", "one seed"), ("cost/parameters", "counted")):
+        assert estimate(comparison(of=of, by="ratio"), [a], [b], confidence=0.95).basis == basis
+
+
 def test_a_measured_cost_of_one_seed_has_no_interval_and_decides_nothing(tmp_path: Path) -> None:
     a, b = run_of(tmp_path, "good", 0), run_of(tmp_path, "poor", 0, parameters=9)
     measured = comparison(of="cost/latency.p50_ms", by="ratio", at_least=0.001)
@@ -167,6 +230,9 @@ def test_an_exponent_is_that_of_a_power_law(tmp_path: Path) -> None:
     this = comparison(of="cost/parameters", exponent_over="budget.steps", at_least=1.0, at_most=1.0 + 1e-9)
     found = estimate(this, a, b, confidence=0.95)
     assert (found.a, found.b, found.value) == pytest.approx((2.0, 1.0, 1.0))
+    twice = run_of(tmp_path, "c", 1, parameters=1, budget__steps=20)
+    with pytest.raises(ConfigError, match=r"one run a seed and budget\.steps; seed 1 has more of one"):
+        estimate(this, [*a, twice], b, confidence=0.95)
     with pytest.raises(ConfigError, match=r"optimizer.lr_ is no number|budget.name is no number"):
         estimate(comparison(of="cost/parameters", exponent_over="budget.name"), a, b, confidence=0.95)
 
@@ -329,6 +395,22 @@ def test_verdicts_are_kept_beside_each_other(runs: list[Run], tmp_path: Path) ->
     assert "| a - b of test/accuracy | at least 0 | 0.19" in text
 
 
+@pytest.mark.parametrize("changed", [comparison(name="y"), comparison(at_least=-0.1), comparison(at_most=1.0)])
+def test_a_verdict_is_not_shown_beside_other_bounds(changed: Comparison, runs: list[Run]) -> None:
+    """A sheet whose bounds were moved, or that got a comparison, after its verdict fell: the verdict is not its."""
+    judged = judge(claim(), runs, confidence=0.95)
+    for now in (claim(changed), claim(comparison(), comparison(name="z"))):
+        text = words.table({"a": now, "b": claim()}, {"a": judged, "b": judged})
+        assert [line.split(" | ")[3] for line in text.splitlines()[2:4]] == [
+            "its file has changed since",
+            "**reproduced**",
+        ]
+        assert text.count("### ") == 1
+        assert page.render({"a": now}, {"a": judged}).count('class="claim"') == 0
+    old = judged.model_copy(update={"outcomes": tuple(o.model_copy(update={"bounds": None}) for o in judged.outcomes)})
+    assert words.table({"a": claim()}, {"a": old}).count("### ") == 1, "of a file that kept no bounds"
+
+
 @pytest.mark.parametrize(
     "changes, text",
     [
@@ -394,6 +476,10 @@ def test_the_command_runs_a_study_and_judges(toy: Toy, capsys: pytest.CaptureFix
         (["clam=x"], "clam: no such key (did you mean claim"),
         (["claims=some"], "claims: 'some'"),
         (["claims=all", "seed=1"], "all takes no seed=1"),
+        (
+            ["claim=lmuformer", "publish=true", "confidence=0.8"],
+            "publish: confidence=0.8: what is published is at 0.95",
+        ),
     ],
 )
 def test_mistakes_are_a_line(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
