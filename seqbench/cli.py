@@ -39,8 +39,8 @@ class _Result:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0 finished; 1 a run failed (its record says why); 2 the user's mistake, in at most three lines on stderr;
-    130 interrupted. Errors of our own are raised.
+    0 finished; 1 a run failed (its record says why), or could not be put into `mirror`; 2 the user's mistake, in at
+    most three lines on stderr; 130 interrupted. Errors of our own are raised.
     """
     return guarded(CONFIG_NAME, _job, argv)
 
@@ -160,4 +160,5 @@ def _job(cfg: DictConfig) -> int:
     place = placed()
     if place is None or place.rank == 0:
         print(describe(outcome.record, Path(config.results), skipped=outcome.skipped))
-    return 0 if outcome.record.status == "finished" else SOME_FAILED
+    done = outcome.record.status == "finished" and outcome.unmirrored is None
+    return 0 if done else SOME_FAILED

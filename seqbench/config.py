@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from seqbench.errors import ConfigError
 from seqbench.explain import explain, join, show
-from seqbench.folder import Folder
+from seqbench.folder import Address, Folder
 from seqbench.schedules import Kind
 from seqbench.schema import Node, examine, signature_of
 
@@ -246,6 +246,7 @@ class RunConfig(_Section):
     label: str | None
     task_label: str | None = None  # records made before it was there have none
     results: Folder
+    mirror: Address | None = None  # in no record: records made before it was there are as those of now
     rerun: Literal["never", "failed", "always"]
     jobs: Count | Literal["auto"]
     deterministic: bool
@@ -271,6 +272,11 @@ class RunConfig(_Section):
         size, parts = self.budget.batch_size or self.budget.batch_tokens or 0, self.trainer.accumulate
         if size % parts:
             raise ValueError(f"trainer.accumulate: {parts} equal parts can't be made of budget.{key}, {size}")
+        if self.mirror is not None:
+            from seqbench.address import is_folder
+
+            if is_folder(self.mirror, self.results):
+                raise ValueError(f"mirror: {self.mirror} is the folder of results itself; give another, or null")
         return self
 
     def resolved(self) -> dict[str, Any]:

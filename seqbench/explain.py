@@ -49,12 +49,13 @@ def explain(
     for item in error.errors(include_url=False):
         names, value = _walk(item["loc"], given, item["type"])
         key = ".".join([*([path] if path else []), *names])
-        found.setdefault(key, []).append((item["type"], _say(item, value, names, keys_at)))
+        of_section = item["type"] == "value_error" and isinstance(value, dict)
+        found.setdefault(key, []).append(("section" if of_section else item["type"], _say(item, value, names, keys_at)))
     lines = []
     for key, sayings in found.items():
         useful = [text for kind, text in sayings if kind != "part"] or [text for _, text in sayings]
         rank = {"extra_forbidden": 0, "missing": 1}.get(sayings[0][0], 2)  # a missing key may be the unknown one
-        colon = "." if sayings[0][0] == "value_error" else ": "
+        colon = "." if sayings[0][0] == "section" else ": "
         lines.append((rank, f"{key}{colon if key else ''}{_merge(useful)}"))
     return [line for _, line in sorted(lines, key=lambda pair: pair[0])]
 

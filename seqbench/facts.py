@@ -57,7 +57,7 @@ def facts(
         "seed": config.seed,
         "studies": sorted({*(known.studies if known else ()), *([names.study] if names.study else ())}),
         "overrides": config.overrides,
-        "config": config.resolved(),
+        "config": {key: value for key, value in config.resolved().items() if key != "mirror"},
         "headline": task.headline.name,
         "data": provenance.data_files(task.data),
         "code": provenance.code().model_copy(update={"own": own_sources(config)}),

@@ -1,4 +1,4 @@
-"""What a config file may not do: give Hydra classes, commands or logging, allow packages, read the environment.
+"""What a config file may not do: give Hydra classes or logging, allow packages, send records away, read variables.
 
 Hydra itself instantiates callbacks, sweeper, launcher and loggers from its part of a config, and any file of any group
 can write there. So every composition of ours, in this process or a launcher's, goes through the loader of this file.
@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from seqbench.errors import ConfigError
 from seqbench.garbage import uncollected
 
-RESERVED = ("hydra", "allowed")
+RESERVED = ("hydra", "allowed", "mirror")
 PLUGINS = {
     "sweeper": (
         "hydra_plugins.seqbench_study.StudySweeper",
@@ -244,8 +244,11 @@ def _reach(default: ResultDefault, result: ConfigResult) -> _Reach:
 
 def reserved(where: str, key: str) -> str:
     """Two lines about a file that sets what it may not."""
-    what = "which packages may run" if key == "allowed" else "how Hydra itself works"
-    form = "allowed=[encoders,tasks,torch.optim,my_package]" if key == "allowed" else "hydra/launcher=submitit_slurm"
+    what, form = {
+        "allowed": ("which packages may run", "allowed=[encoders,tasks,torch.optim,my_package]"),
+        "mirror": ("where records are sent", "mirror=s3://bucket/prefix"),
+        "hydra": ("how Hydra itself works", "hydra/launcher=submitit_slurm"),
+    }[key]
     return (
         f"{where}: {key}: only the command line and configs/train.yaml say {what}\n"
         f"take it out of the file; if you trust what it names, type it yourself, as {form}"
@@ -283,7 +286,7 @@ def type_it(text: str) -> str:
 
 
 def reserved_key(override: Override) -> str | None:
-    """`hydra` or `allowed` where an override sets it or something below it, or puts a file there; else None."""
+    """The reserved key that an override sets, or something below it, or where it puts a file; else None."""
     for place in (override.key_or_group, override.package or ""):
         for key in RESERVED:
             if place.removeprefix("_global_.").lstrip("/").replace("/", ".").split(".")[0] == key:

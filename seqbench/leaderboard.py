@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from seqbench import settings as settings_of
 from seqbench.errors import ConfigError
-from seqbench.folder import Folder
+from seqbench.folder import Place
 from seqbench.garbage import uncollected
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     study: str | None
-    results: Folder
+    results: Place
     out: str | None
     title: str | None
     split: Literal["train", "valid", "test"]
@@ -142,10 +142,11 @@ def make(
     """
     from seqbench.board import study
     from seqbench.board.table import build
+    from seqbench.fetch import local
 
     asked = study.Asked(study=settings.study, overrides=tuple(overrides), config_dir=config_dir)
     out = Path(settings.out or f"reports/{settings.study or ('sweep' if overrides else 'all')}")
-    found = study.gather(Path(settings.results), asked, out=out, split=settings.split, index=settings.index)
+    found = study.gather(local(settings.results), asked, out=out, split=settings.split, index=settings.index)
     plan = found.plan
     if not found.entries and plan is None:
         what = f"no record of the study {settings.study}" if settings.study else "no record"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqbench import pretraining
@@ -28,10 +28,11 @@ from seqbench.tuning import check, is_tuned, tuned, without_floors
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A record, and whether it was there already."""
+    """A record, whether it was there already, and what stands against its being in `mirror`, in a line."""
 
     record: Record
     skipped: bool
+    unmirrored: str | None = None
 
 
 def run(
@@ -58,7 +59,7 @@ def run(
     return, or raise, the same.
     """
     if placed() is None:
-        return _run(config, watch=watch, jobs=jobs, trial=trial, note=note, again=again)
+        return _mirrored(config, _run(config, watch=watch, jobs=jobs, trial=trial, note=note, again=again))
     from seqbench.crew import is_follower, leading
 
     if is_follower():
@@ -71,7 +72,8 @@ def run(
         return outcome
     with leading() as said:
         try:
-            said[0] = outcome = _run(config, watch=watch, jobs=jobs, trial=trial, note=note, again=again)
+            made = _run(config, watch=watch, jobs=jobs, trial=trial, note=note, again=again)
+            said[0] = outcome = _mirrored(config, made)
         except BaseException as error:
             said[0] = error
             raise
@@ -139,6 +141,18 @@ def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note
         )
         begun = again and attempt.checkpoints.begun() >= config.asked
         return Outcome(attempt.run(afresh=not begun and (config.rerun == "always" or not cut)), skipped=False)
+
+
+def _mirrored(config: RunConfig, outcome: Outcome) -> Outcome:
+    """The outcome, its record and those that it leans on put into the mirror; what fails is said, and loses nothing."""
+    if config.mirror is None:
+        return outcome
+    from seqbench.mirror import bring
+
+    line = bring(Path(config.results), [*outcome.record.parents, outcome.record.id], config.mirror)
+    if line:
+        print(line, file=sys.stderr)
+    return replace(outcome, unmirrored=line)
 
 
 def _known(store: Store, run_id: str, config: RunConfig) -> Record | None:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from seqbench.errors import RecordError, Unwritable, printable
 from seqbench.record import SCHEMA_VERSION, Record
 
 NAME = "record.json"
+ID = re.compile(r"[0-9a-f]{16}")  # of runs, as seqbench.identity makes them
 AGAIN = "delete its folder, or make it anew with rerun=always"
 _OBJECT = pydantic.TypeAdapter(dict[str, object])
 

@@ -32,7 +32,7 @@ STEPS = 1000  # those of a cell whose budget does not say
 
 
 def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | Slurm | None) -> int:
-    """Plan, run what is missing, print a table. 0 if all cells are finished, 1 if not.
+    """Plan, run what is missing, print a table. 0 if all cells are finished, and put into `mirror`; 1 if not.
 
     A cell that another process works on is no failure: the table says so, and 0 stays 0.
 
@@ -67,7 +67,24 @@ def _sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | S
     print(table(plan, records, troubles))
     for line in tracebacks(plan, records):
         print(line)
-    return 0 if all(_done(record) or this in troubles.elsewhere for this, record in records.items()) else 1
+    done = all(_done(record) or this in troubles.elsewhere for this, record in records.items())
+    return 0 if _mirrored(plan, records) and done else 1
+
+
+def _mirrored(plan: Plan, records: dict[str, Record | None]) -> bool:
+    """Put what a mirror lacks: of runs that were there before, of those that died. False where that failed, said."""
+    places: dict[tuple[str, str], list[str]] = {}
+    for cell in plan.cells:
+        if cell.config.mirror is not None and (record := records[cell.id]) is not None:
+            places.setdefault((cell.config.results, cell.config.mirror), []).extend([*record.parents, cell.id])
+    if not places:
+        return True
+    from seqbench.mirror import bring
+
+    lines = [line for (results, mirror), ids in places.items() if (line := bring(Path(results), ids, mirror))]
+    for line in lines:
+        print(line, file=sys.stderr)
+    return not lines
 
 
 def _found(cell: Cell, troubles: Troubles) -> Record | None:

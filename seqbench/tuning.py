@@ -127,6 +127,7 @@ def trial_config(config: RunConfig, settings: Settings) -> RunConfig:
             "tune": None,
             "seed": config.tune.seed,
             "results": str(Path(config.results) / FOLDER / row_digest(config)),
+            "mirror": None,  # what a board says of trials stands in the run's own record
             "logger": type(found.logger)(),
             "names": names,
         }

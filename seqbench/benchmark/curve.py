@@ -21,7 +21,7 @@ up, in a temporary folder (2.5 GiB for 100,000), or kept in FOLDER and found the
 """
 HEAD = (
     "| records | first board, s (CPU s, MiB) | again, s (CPU s, MiB) | index, MiB | page, MiB "
-    "| cells planned, s (MiB) |\n|---|---|---|---|---|---|"
+    "| cells planned, CPU s (MiB) |\n|---|---|---|---|---|---|"
 )
 
 
@@ -54,7 +54,7 @@ def line(records: int, folder: Path) -> str:
     first, again = board(results, out), board(results, out)
     index = sum(path.stat().st_size for path in (results / FOLDER).iterdir()) / 2**20
     page = (out / "index.html").stat().st_size / 2**20
-    planned = plan(grid(max(10, records // 25), 5, 5), "wall")
+    planned = plan(grid(max(10, records // 25), 5, 5), "cpu")
     parts = (
         f"{shape.records:,} ({shape})",
         *(f"{one.wall:.1f} ({one.cpu:.1f}, {one.mib:.0f})" for one in (first, again)),

@@ -15,6 +15,7 @@ NOT_A_ROW = frozenset(  # decides no score, or is the column's, or the replicate
         "label",
         "task_label",
         "results",
+        "mirror",
         "rerun",
         "deterministic",
         "allowed",

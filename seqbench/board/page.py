@@ -23,6 +23,8 @@ from seqbench.board.costs import COSTS
 from seqbench.board.curves import curve, drawn, limit_for, scored
 from seqbench.board.model import Board, Cell, Column, Run
 from seqbench.board.tuned import shown
+from seqbench.fetch import address_of
+from seqbench.folder import is_address
 
 HERE = Path(__file__).parent
 SCRIPTS = (
@@ -39,7 +41,9 @@ REPEATED = ("code", "environment", "data", "splits")  # the same in many records
 
 
 def render(board: Board, *, out: Path) -> str:
-    """The whole file; links to records are relative to `out`, the folder that it will stand in."""
+    """The whole file; links to records are relative to `out`, the folder that it will stand in,
+    or, of records that were fetched from an address, that address.
+    """
     style = (HERE / "board.css").read_text()
     script = '"use strict";\n' + "\n".join((HERE / name).read_text() for name in SCRIPTS)
     environment = jinja2.Environment(
@@ -83,7 +87,7 @@ def payload(board: Board, *, out: Path) -> dict[str, Any]:
     limit = limit_for(len(board.runs))
     detailed, lines = len(board.runs) <= DETAILED, drawn(board.runs)
     where = {
-        folder: os.path.relpath(folder, out).replace(os.sep, "/")
+        folder: address_of(folder) or os.path.relpath(folder, out).replace(os.sep, "/")
         for folder in {run.folder.parent for run in board.runs}
     }
     rows = {row.id: i for i, row in enumerate(board.rows)}
@@ -200,7 +204,7 @@ def _run(run: Run, rows: dict[str, int], columns: dict[str, int], path: str) -> 
         "value": run.value,
         "counted": run.counted,
         "path": path,
-        "href": quote(path),
+        "href": quote(path, safe="/:" if is_address(path) else "/"),
         "again": _again(run.record.overrides) if run.record.overrides else None,
     }
 

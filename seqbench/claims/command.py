@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from seqbench import settings as settings_of
 from seqbench.errors import ConfigError, RecordError
-from seqbench.folder import Folder
+from seqbench.fetch import local
+from seqbench.folder import Place as Results
+from seqbench.folder import is_address
 from seqbench.published import PUBLISHED, ROOT
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Settings(BaseModel):
     claims: Literal["all"] | None
     run: bool
     publish: bool
-    results: Folder
+    results: Results
     out: str
     confidence: Annotated[float, Field(gt=0, lt=1)]
 
@@ -55,6 +57,8 @@ class Settings(BaseModel):
     def _which(self) -> Self:
         if (self.claim is None) == (self.claims is None):
             raise ValueError("claim: which one? claim=NAME; or claims=all for the page of those that have a verdict")
+        if self.run and self.claim and is_address(self.results):
+            raise ValueError(f"results: {self.results} is an address, where nothing is run; add run=false to judge it")
         return self
 
 
@@ -91,6 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder, arguments = settings_of.config_dir(arguments)
         own, others = _split(arguments)
         settings = settings_of.read(Settings, DEFAULTS, own, texts=("claim", "claims", "results", "out"))
+        settings = settings.model_copy(update={"results": str(local(settings.results))})
         place = Place(folder)
         return _all(settings, others, place) if settings.claims else _some(settings, others, place)
     except (ConfigError, RecordError) as error:

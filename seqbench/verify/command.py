@@ -17,10 +17,11 @@ from seqbench import verified as verdicts
 from seqbench.claim import holder
 from seqbench.config import default_allowed
 from seqbench.errors import ConfigError, RecordError, printable
-from seqbench.folder import Folder
+from seqbench.fetch import local
+from seqbench.folder import Place
 from seqbench.record import Record
 from seqbench.settings import read as read_settings_of
-from seqbench.store import NAME, read, reason_of
+from seqbench.store import ID, NAME, read, reason_of
 from seqbench.verify.details import FACTS
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 DEFAULTS = Path(__file__).resolve().parents[2] / "configs" / "verify.yaml"
 USER_ERROR, NOT_VERIFIED, INTERRUPTED = 2, 1, 130
 COMPARABLE = ("finished", "diverged")
-ID = re.compile(r"[0-9a-f]{16}")
 
 
 class Settings(BaseModel):
@@ -39,7 +39,7 @@ class Settings(BaseModel):
 
     run: str | list[str] | None
     study: str | None
-    results: Folder
+    results: Place
     allowed: list[Annotated[str, Field(min_length=1)]] | None
     tolerance: Annotated[float, Field(ge=0)]
     trials: Literal["chosen", "all", "none"]
@@ -103,15 +103,16 @@ def choose(settings: Settings) -> tuple[list[Chosen], int]:
     Raises ConfigError where a name leads to nothing.
     """
     asked = [settings.run] if isinstance(settings.run, str) else list(settings.run or ())
+    results = local(settings.results)
     found: dict[Path, Chosen] = {}
     left = 0
     for name in asked:
         if name == "all":
-            every = _in_folder(Path(settings.results))
+            every = _in_folder(results)
             if not every:
                 raise ConfigError(f"results: no record under {settings.results}; give another folder: results=FOLDER")
         else:
-            every = _named(name, Path(settings.results))
+            every = _named(name, results)
         if settings.study is not None:
             every = [c for c in every if c.record is not None and settings.study in c.record.studies]
             if not every:

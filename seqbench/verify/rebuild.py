@@ -177,7 +177,9 @@ def _tree(record: Record, results: Path, allowed: list[str]) -> tuple[dict[str, 
             lacking = {name: item for name, item in value.items() if name not in tree[key]}
             tree[key] = {**tree[key], **lacking}
             notes += [f"{key}.{name}: not in the record, {item} taken" for name, item in lacking.items()]
-    notes = [note for note in notes if not note.startswith(("results:", "allowed:", "rerun:", "jobs:", "logger:"))]
+    notes = [
+        note for note in notes if not note.startswith(("results:", "allowed:", "rerun:", "jobs:", "logger:", "mirror:"))
+    ]
     cores = os.cpu_count() or 1
     trainer = tree.get("trainer")
     if isinstance(trainer, dict):
@@ -194,6 +196,7 @@ def _tree(record: Record, results: Path, allowed: list[str]) -> tuple[dict[str, 
         if wanted > here:
             notes.append(f"devices: {wanted} shared the training, {here} here; one taken")
     tree |= {"trainer": trainer, "results": str(results), "allowed": allowed, "logger": {}, "rerun": "never", "jobs": 1}
+    tree["mirror"] = None
     return tree, notes
 
 

@@ -85,6 +85,7 @@ def test_what_counts(changes: dict[str, Any]) -> None:
     "changes",
     [
         {"results": "elsewhere"},
+        {"mirror": "memory://elsewhere"},
         {"label": "Mine"},
         {"rerun": "always"},
         {"allowed": ["tests.seqbench", "encoders", "torch.optim"]},

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from seqbench import cli, leaderboard
+from seqbench import cli
 from seqbench.benchmark import boards, curve, made_up, planning
 from seqbench.benchmark.base import Settings
 from seqbench.board import collect, examples, page
@@ -14,7 +14,6 @@ from seqbench.board.curves import LINES, drawn
 from seqbench.board.summary import Method
 from seqbench.board.table import build
 from seqbench.store import Store
-from seqbench.verify import command as verify
 
 SETTINGS = Settings(repeats=1, quick=True, threads=1, seed=0, clock="cpu")
 SHAPE = made_up.Shape(encoders=3, tasks=5, seeds=2, examples=40)
@@ -72,17 +71,15 @@ def test_a_large_page_links_its_records_and_draws_one_seed_of_each_cell(
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/x", "file:///tmp/x", "memory://x"])
-def test_results_at_an_address_are_refused_by_every_command(
+def test_nothing_is_run_at_an_address(
     place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for command in (cli.main, leaderboard.main, verify.main):
-        assert command([f"results={place}", *(["run=all"] if command is verify.main else [])]) == 2
-        told = capsys.readouterr().err
-        assert "results" in told
-        assert place in told
-        assert "give a folder" in told
-        assert len(told.splitlines()) <= 3
+    assert cli.main([f"results={place}"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"results: {place} is an address")
+    assert f"mirror={place}" in told
+    assert len(told.splitlines()) == 1
     assert not list(tmp_path.iterdir())
 
 
