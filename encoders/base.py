@@ -39,7 +39,7 @@ class States:
 
     values: Tensor  # (B, L', D); L' = encoder.num_states(L)
     mask: Tensor  # (B, L') bool, True at a real state
-    losses: dict[str, Tensor] = field(default_factory=dict)  # auxiliary terms, each () and already weighted
+    losses: dict[str, Tensor] = field(default_factory=dict)  # auxiliary terms of its own, each () and already weighted
     cache: Any = None  # private to the encoder, a pytree whose tensors all have B first; decode() hands it on
 
     def select(self, rows: Tensor, *, moves: Moves | None = None) -> Self:
@@ -196,6 +196,22 @@ class InputSpec:
             raise ValueError(f"InputSpec: {self.channels} channels for {self.graph.nodes} nodes of {self.graph.width}")
 
 
+class LossPart(nn.Module):
+    """A part of an encoder that has losses of its own. No encoder passes them on: `part_losses` finds them."""
+
+    def losses(self) -> dict[str, Tensor]:
+        """By name, of the last pass in training, each () and already weighted; given once."""
+        return {}
+
+
+def part_losses(encoder: nn.Module) -> list[Tensor]:
+    """The losses of an encoder's parts, wherever they stand in it, since somebody last asked.
+
+    Every Task adds them to its loss in training, after its forward(); who trains without a task adds them so.
+    """
+    return [loss for part in encoder.modules() if isinstance(part, LossPart) for loss in part.losses().values()]
+
+
 class Encoder(nn.Module, ABC):
     """Turns sequences into states. Subclasses are final: to vary one, pass it a different part or wrap it.
 
@@ -284,8 +300,13 @@ class ContractError(ValueError):
 
 
 def check_declared(encoder: Encoder) -> None:
-    """Raise ContractError where an encoder does not say what the contract asks of it."""
+    """Raise ContractError where an encoder does not say what the contract asks of it, or hides a method of it."""
     name = type(encoder).__name__
+    if hidden := _hidden(encoder):
+        raise ContractError(
+            f"{name} has an attribute {hidden}, which takes the place of what the contract has under this name\n"
+            f"give the attribute another name; encoders/base.py says what an encoder's {hidden} is"
+        )
     dim, causal = getattr(encoder, "dim", None), getattr(encoder, "causal", None)
     if type(dim) is not int or dim < 1:
         raise ContractError(
@@ -333,6 +354,18 @@ def check_states(states: States, encoder: Encoder, source: Sequences) -> None:
             f"{call} gives NaN or infinite states at real positions, before any training\n"
             "finite ones are right; look at the first weights, and at divisions by what can be 0"
         )
+
+
+def _hidden(encoder: Encoder) -> str | None:
+    """The first method (or property) of the contract whose name a value has, or a part, which calls do not reach."""
+    for base in (Encoder, Decoder):
+        for name, value in vars(base).items():
+            method = callable(value)
+            if not isinstance(encoder, base) or name.startswith("_") or not (method or isinstance(value, property)):
+                continue
+            if name in encoder._modules or (method and not callable(getattr(encoder, name))):
+                return name
+    return None
 
 
 def _said(value: object) -> str:

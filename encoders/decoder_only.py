@@ -39,7 +39,7 @@ class DecoderOnly(Decoder):
         x_BLD, mask_BL = self.embed(source)
         rows = segments_of(mask_BL, packed=self.packed)
         x_BLD, _ = self.stack(pack(x_BLD, rows), mask_BL, segments=rows, keep=False)
-        return States(values=unpack(x_BLD, rows), mask=mask_BL, losses=self.stack.position.losses())
+        return States(values=unpack(x_BLD, rows), mask=mask_BL)
 
     def prefill(self, source: Sequences) -> States:
         """As forward, with the keys and values of every layer."""
@@ -56,8 +56,7 @@ class DecoderOnly(Decoder):
         rows = segments_of(target.mask, packed=self.packed)
         x_BTD, past = self.stack(pack(x_BTD, rows), mask_BS, past=before.cache["past"], segments=rows)
         cache = {**before.cache, "past": past, "target_mask": target_mask}
-        losses = self.stack.position.losses()  # of source and target; prefill() has none
-        return States(values=unpack(x_BTD, rows), mask=target.mask, losses=losses, cache=cache)
+        return States(values=unpack(x_BTD, rows), mask=target.mask, cache=cache)
 
     def num_states(self, length: int) -> int:
         """Number of states for a source of `length` positions."""

@@ -53,9 +53,7 @@ class EncoderDecoder(Decoder):
         memory_BLD, _ = self.encoder(x_BLD, mask_BL, segments=rows, keep=False)
         memory, memory_mask = self.decoder.remember(memory_BLD), mask_BL if rows is None else None
         y_BLD, _ = self.decoder(x_BLD, mask_BL, memory=memory, memory_mask=memory_mask, segments=rows, keep=False)
-        of_source = {f"source_{name}": loss for name, loss in self.encoder.position.losses().items()}
-        losses = {**self.decoder.position.losses(), **of_source}
-        return States(values=unpack(y_BLD, rows), mask=mask_BL, losses=losses)
+        return States(values=unpack(y_BLD, rows), mask=mask_BL)
 
     def prefill(self, source: Sequences) -> States:
         """States of the encoder alone, with their keys and values for the decoder's cross-attention."""
@@ -64,8 +62,7 @@ class EncoderDecoder(Decoder):
         memory_BLD, _ = self.encoder(pack(x_BLD, rows), mask_BL, segments=rows, keep=False)
         memory = unpack_pairs(self.decoder.remember(memory_BLD), rows)
         cache = {"source": OfSource((memory, mask_BL)), "past": [], "target_mask": mask_BL[:, :0]}
-        losses = {f"source_{name}": loss for name, loss in self.encoder.position.losses().items()}
-        return States(values=unpack(memory_BLD, rows), mask=mask_BL, losses=losses, cache=cache)
+        return States(values=unpack(memory_BLD, rows), mask=mask_BL, cache=cache)
 
     def decode(self, target: Sequences, before: States) -> States:
         """States of the target by the decoder, which reads the encoder's states and the target so far."""
@@ -83,8 +80,7 @@ class EncoderDecoder(Decoder):
         )
         past = past if before.cache["past"] else unpack_pairs(past, rows)
         cache = {**before.cache, "past": past, "target_mask": target_mask}
-        losses = self.decoder.position.losses()
-        return States(values=unpack(y_BTD, rows), mask=target.mask, losses=losses, cache=cache)
+        return States(values=unpack(y_BTD, rows), mask=target.mask, cache=cache)
 
     def num_states(self, length: int) -> int:
         """Number of states for a source of `length` positions."""

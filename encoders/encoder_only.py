@@ -36,7 +36,7 @@ class EncoderOnly(Encoder):
         x_BPD, mask_BP = self.embed(source)
         rows = segments_of(mask_BP, packed=self.packed)
         x_BPD, _ = self.stack(pack(x_BPD, rows), mask_BP, segments=rows, keep=False)
-        return States(values=unpack(x_BPD, rows), mask=mask_BP, losses=self.stack.position.losses())
+        return States(values=unpack(x_BPD, rows), mask=mask_BP)
 
     def num_states(self, length: int) -> int:
         """Number of states for a source of `length` positions."""

@@ -329,7 +329,7 @@ def check_config(
     """
     allowed = default_allowed() if allowed is None else allowed
     tree = {**tree, "allowed": allowed}
-    tree = forget_replaced(tree, overrides)
+    tree = renamed(forget_replaced(tree, overrides), overrides)
     mistakes = [] if found else _given(tree)
     config: RunConfig | None = None
     given = {**tree, "names": names, "overrides": overrides}
@@ -396,6 +396,19 @@ def forget_replaced(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
         if f"{key}._target_" in typed and isinstance(tree.get(key), dict):
             tree[key] = _fitting(tree[key], key, tree.get("allowed"), typed)
     return tree
+
+
+def renamed(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """With the names that the run before has of files chosen for it in place of those of its own file.
+
+    `task@pretrain.task=wikitext2` is a task of that name, unless `pretrain.name` was typed, too.
+    """
+    typed = {name.lstrip("+~"): value for name, _, value in (override.partition("=") for override in overrides)}
+    stage = tree.get("pretrain")
+    for chosen, name in (("task@pretrain.task", "name"), ("encoder@pretrain.encoder", "teacher")):
+        if isinstance(stage, dict) and chosen in typed and stage.get(name) and f"pretrain.{name}" not in typed:
+            stage = {**stage, name: typed[chosen]}
+    return {**tree, "pretrain": stage} if "pretrain" in tree else tree
 
 
 def _fitting(node: Node, path: str, allowed: Any, typed: set[str]) -> Node:

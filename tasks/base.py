@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from encoders.base import Encoder, InputSpec
+from encoders.base import Encoder, InputSpec, part_losses
 from tasks.data.base import SPLITS, DataError, DataSet, Example
 from tasks.loading import WHOLE, Batching, Loader, Share, sample_rows
 from tasks.metrics.base import Metric, Statistics
@@ -89,6 +89,7 @@ class Task(nn.Module, ABC):
             )
         self.data = data
         self.metrics = list(metrics)
+        self.register_forward_hook(_with_part_losses)
         self.examples: dict[str, Sequence[Example]] = {}
 
     # -- before data ---------------------------------------------------------------------------------------------
@@ -157,7 +158,10 @@ class Task(nn.Module, ABC):
     # -- with an encoder -----------------------------------------------------------------------------------------
     @abstractmethod
     def forward(self, encoder: Encoder, batch: Batch) -> Output:
-        """Loss, and outside training (self.training False) predictions."""
+        """Loss, the encoder's own terms (States.losses) in it; outside training (self.training False) predictions.
+
+        The losses of the encoder's parts are added to what it returns, so that no encoder or task can forget them.
+        """
 
     # -- without one ---------------------------------------------------------------------------------------------
     def references(self, split: str) -> list[Any]:
@@ -188,6 +192,12 @@ class Task(nn.Module, ABC):
     def trivial(self, rule: str, split: str, seed: int) -> dict[int, Any]:
         """Predictions by one of `rules`, learnt on the training split alone: the floor of a board."""
         raise ValueError(f"{type(self).__name__} has no trivial rule {rule!r}; it has {sorted(self.rules)}")
+
+
+def _with_part_losses(task: nn.Module, given: tuple[Any, ...], output: Output) -> Output | None:
+    """After forward(): the loss with those of the encoder's parts, which have some in training alone."""
+    losses = part_losses(given[0]) if given[0].training else []
+    return replace(output, loss=output.loss + sum(losses)) if losses else None
 
 
 class _Collate:

@@ -22,6 +22,8 @@ def kinds(values: Sequence[Any]) -> list[str]:
 def _kind(value: Any, known: dict[int, str]) -> str:
     if isinstance(value, Mapping):  # made anew for each row, what it holds is not
         return "|".join(f"{name}={_kind(value[name], known)}" for name in sorted(value))
+    if isinstance(value, tuple):  # a pair of texts, or of arrays, of which repr() leaves out the middle
+        return "&".join(_kind(part, known) for part in value)
     if id(value) not in known:
         content = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
         known[id(value)] = hashlib.sha256(content).hexdigest()

@@ -11,10 +11,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from encoders.base import LossPart
+
 Rotation = tuple[Tensor, Tensor]  # cosine and sine, each (B, L, 1, E / 2)
 
 
-class PositionModule(nn.Module):
+class PositionModule(LossPart):
     """The three ways in which positions enter a stack; each kind takes one of them, and leaves the others be.
 
     Positions that are learnt may have losses, and steps of training in which a row stands elsewhere.
@@ -35,10 +37,6 @@ class PositionModule(nn.Module):
     def bias(self, query_BT: Tensor, key_BS: Tensor) -> Tensor | None:
         """What is added to the scores, (B, H, T, S), or None."""
         return None
-
-    def losses(self) -> dict[str, Tensor]:
-        """Auxiliary losses of the last pass in training, each () and weighted, given once; what States.losses takes."""
-        return {}
 
 
 class Position(ABC):

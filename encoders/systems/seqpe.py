@@ -27,7 +27,7 @@ class SequentialPosition(Position):
     "single" of the official code (ghrua/seqpe@4c4b908); its variants for images are not here. `width` of the reader,
     null: the model's; a head of `head_dim`; first weights as a stack's, which at the published width are the paper's
     (normal, 0.02). Two losses make positions that training does not reach be like those that
-    it does (seqpe_losses.py); an encoder that takes this position adds `Stack.position.losses()` to its States.
+    it does (seqpe_losses.py): a LossPart's, which every encoder that takes this position is trained with.
     """
 
     def __init__(

@@ -96,6 +96,3 @@ class _Shifted(PositionModule):
 
     def bias(self, query_BT: Tensor, key_BS: Tensor) -> Tensor | None:
         return self.made.bias(query_BT, key_BS)
-
-    def losses(self) -> dict[str, Tensor]:
-        return self.made.losses()

@@ -145,6 +145,7 @@ class SurfaceFusion(Decoder):
         kept_BLD = stack.dropout(torch.ones_like(x_BLD))  # one draw for both
         surface_BLD = x_BLD * kept_BLD
         places = torch.arange(x_BLD.shape[1], device=x_BLD.device).unsqueeze(0)
+        places = stack.position.places(places, len(mask_BL))
         x_BLD = stack.stem_norm(stack.position.add(x_BLD, places)) * kept_BLD
         bias, rotation = stack.position.bias(places, places), stack.position.rotation(places)
         own = sight(see_real(mask_BL), bias, causal=False, queries=x_BLD.shape[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
@@ -21,6 +21,7 @@ from seqbench.published import PUBLISHED, ROOT
 if TYPE_CHECKING:
     from seqbench.claims.selection import Run
     from seqbench.claims.sheet import Claim
+    from seqbench.claims.verdict import Judged
 
 DEFAULTS = ROOT / "configs" / "claims.yaml"
 USER_ERROR = 2
@@ -75,6 +76,11 @@ class Place:
 
         return (Path(self.config_dir) / "claim", FOLDER) if self.config_dir else (FOLDER,)
 
+    def of(self, names: Iterable[str]) -> dict[str, str | None]:
+        """The user's folder for each claim whose file is there, None for ours."""
+        folder = self.config_dir
+        return {name: folder if folder and (self.folders[0] / f"{name}.yaml").is_file() else None for name in names}
+
     @property
     def arguments(self) -> list[str]:
         """As a command line has it."""
@@ -112,7 +118,6 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _some(settings: Settings, others: Sequence[str], place: Place) -> int:
     from seqbench.claims import kept, sheet, words
-    from seqbench.claims.page import write
     from seqbench.claims.verdict import check, judge
 
     claims = {name: sheet.read_claim(name, place.folders) for name in settings.claim or ()}
@@ -143,22 +148,29 @@ def _some(settings: Settings, others: Sequence[str], place: Place) -> int:
             if judged.verdict == "not run":
                 raise ConfigError(f"publish: {name} has not all its runs: {words.command(name)}")
             kept.publish(Path(settings.results), name, judged, _every(place))
-    print(write(_every(place), {**kept.read(PUBLISHED), **kept.read(Path(settings.results))}, Path(settings.out)))
+    _write({**kept.read(PUBLISHED), **kept.read(Path(settings.results))}, settings, place)
     return code
 
 
 def _all(settings: Settings, others: Sequence[str], place: Place) -> int:
     """The page of what is known; verdicts of the user's own records before published ones."""
     from seqbench.claims import kept
-    from seqbench.claims.page import write
 
     if others:
         raise ConfigError(f"claims: all takes no {others[0]}; it shows verdicts, and runs nothing")
     verdicts = {**kept.read(PUBLISHED), **kept.read(Path(settings.results))}
     if not verdicts:
         raise ConfigError("claims: none has a verdict yet; python scripts/claims.py claim=NAME runs one")
-    print(write(_every(place), verdicts, Path(settings.out)))
+    _write(verdicts, settings, place)
     return 0
+
+
+def _write(verdicts: Mapping[str, Judged], settings: Settings, place: Place) -> None:
+    """Write the page, and say where it is."""
+    from seqbench.claims.page import write
+
+    claims = _every(place)
+    print(write(claims, verdicts, Path(settings.out), places=place.of(claims)))
 
 
 def _every(place: Place) -> dict[str, Claim]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jinja2
@@ -19,19 +20,26 @@ BOARD = HERE.parent / "board"
 FILE = "index.html"
 
 
-def write(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged], out: Path) -> Path:
-    """Write the page and return its path. Raises ConfigError where the folder cannot be written to."""
+def write(
+    claims: Mapping[str, Claim], verdicts: Mapping[str, Judged], out: Path, *, places: Mapping[str, str | None]
+) -> Path:
+    """Write the page and return its path. Raises ConfigError where the folder cannot be written to.
+
+    `places` has for each claim the folder of configs that it is found in, None for those of configs/.
+    """
     from seqbench.store import reason_of, write_atomic
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_atomic(out / FILE, render(claims, verdicts).encode())
+        write_atomic(out / FILE, render(claims, verdicts, places).encode())
     except OSError as error:
         raise ConfigError(f"out: {out} cannot be written to ({reason_of(error)}); choose another: out=FOLDER") from None
     return out / FILE
 
 
-def render(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
+def render(
+    claims: Mapping[str, Claim], verdicts: Mapping[str, Judged], places: Mapping[str, str | None] = MappingProxyType({})
+) -> str:
     """The whole file: claims that have a verdict, in order of name."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
@@ -46,6 +54,7 @@ def render(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
     ]
     return environment.get_template("claims.html.jinja").render(
         shown=shown,
+        places=places,
         words=words,
         style=style,
         script=script,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 
 from seqbench.claims.estimate import Estimate
@@ -60,9 +61,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def command(name: str) -> str:
-    """What makes it again."""
-    return f"python scripts/claims.py claim={name}"
+def command(name: str, config_dir: str | None = None) -> str:
+    """What makes it again; of a claim of a user's own with the folder that has it."""
+    own = "" if config_dir is None else f" --config-dir {shlex.quote(config_dir)}"
+    return f"python scripts/claims.py{own} claim={name}"
 
 
 def said(comparison: Comparison, outcome: Outcome) -> str:

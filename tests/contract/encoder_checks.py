@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from encoders.base import Sequences
+from encoders.base import Sequences, part_losses
 from seqbench.build import build, locate
 from tests.arguments import arguments_of
 from tests.contract.cases import LONGEST, VOCAB, Case, Check, cut, joined, real, same
@@ -116,7 +116,7 @@ def every_parameter_gets_a_gradient(case: Case) -> None:
         return
     states = encoder(case.draw([12, 12, 7]))
     weights = torch.randn(states.values.shape, generator=torch.Generator().manual_seed(5))
-    loss = (states.values * weights)[states.mask].sum() + sum(states.losses.values(), torch.zeros(()))
+    loss = (states.values * weights)[states.mask].sum() + sum([*states.losses.values(), *part_losses(encoder)])
     gradients = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
     none = [
         name

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from encoders.base import Decoder, Encoder, Sequences, States
+from encoders.base import Decoder, Encoder, LossPart, Sequences, States
 from tasks.base import Task
 from tasks.classification import Classification
 from tasks.data.base import DataSet, Example
@@ -19,7 +19,7 @@ from tasks.labelling import IGNORE, Labelling
 from tests.contract.task_cases import SPLITS, Few, TaskCase, TaskCheck, rows_of
 
 TIMES = 6  # foreign examples for each of a split's own: they outweigh the training split in any count
-CHARGE = 0.25
+CHARGE, OF_PART = 0.25, 64.0
 
 
 def valid_and_test_are_not_fitted_on(case: TaskCase) -> None:
@@ -53,12 +53,14 @@ def auxiliary_losses_are_added(case: TaskCase) -> None:
                 torch.manual_seed(0)  # of tasks that draw in training
                 plain = float(task(encoder, batch).loss)
                 charging.calls, charging.of_search = 0, False
+                charging.training = training  # alone: what it wraps stays as it was
                 torch.manual_seed(0)
                 charged = float(task(charging, batch).loss)
         finally:
             task.eval()
         assert charging.calls > 0
-        assert charged - plain == pytest.approx(CHARGE * charging.calls, abs=1e-4), "an auxiliary loss is left out"
+        due = CHARGE * charging.calls + OF_PART * training
+        assert charged - plain == pytest.approx(due, abs=1e-4), "an auxiliary loss is left out"
 
 
 def _collated(task: Task, split: str, rows: np.ndarray) -> Any:
@@ -67,14 +69,25 @@ def _collated(task: Task, split: str, rows: np.ndarray) -> Any:
     return task.collate(split, rows)
 
 
+class Part(LossPart):
+    """One that has a loss of each pass."""
+
+    def losses(self) -> dict[str, Tensor]:
+        return {"part": torch.tensor(OF_PART)}
+
+
 class Charging(Decoder):
-    """Another encoder, each call of which has an auxiliary loss; those of a search, which no loss is of, aside."""
+    """Another encoder, each call of which has an auxiliary loss; those of a search, which no loss is of, aside.
+
+    In training a part of a part of it has one, too.
+    """
 
     causal = True
 
     def __init__(self, inner: Encoder) -> None:
         super().__init__()
         self.inner, self.dim, self.calls = inner, inner.dim, 0
+        self.parts = torch.nn.ModuleDict({"inner": torch.nn.Sequential(Part())})
         self.of_search = False  # after the first decode(), which is taught, come those of a search
 
     def forward(self, source: Sequences) -> States:

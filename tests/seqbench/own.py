@@ -34,6 +34,22 @@ class NoFamily(ToyEncoder):
     family = None  # type: ignore[assignment]
 
 
+class HidesTold(ToyEncoder):
+    """Keeps something under the name of a method of the contract."""
+
+    def __init__(self, *, dim: int, dropout: float, spec: InputSpec) -> None:
+        super().__init__(dim=dim, dropout=dropout, spec=spec)
+        self.told = {"a": 1.0}  # type: ignore[method-assign]
+
+
+class HidesFuse(ToyEncoder):
+    """Has a part of such a name, which a call of `self.fuse` would not reach."""
+
+    def __init__(self, *, dim: int, dropout: float, spec: InputSpec) -> None:
+        super().__init__(dim=dim, dropout=dropout, spec=spec)
+        self.fuse = torch.nn.Linear(dim, dim)  # type: ignore[assignment]
+
+
 class GivesTensor(ToyEncoder):
     """States without a mask."""
 

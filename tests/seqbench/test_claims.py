@@ -458,6 +458,9 @@ def test_the_command_runs_a_study_and_judges(toy: Toy, capsys: pytest.CaptureFix
     assert command.main([*arguments, "encoder=toy,majority"]) == 0
     out = capsys.readouterr().out
     assert ": reproduced" in out
+    page = Path("reports/claims/index.html").read_text()
+    assert f"<code>python scripts/claims.py --config-dir {toy.configs} claim=mine</code>" in page
+    assert "scripts/claims.py claim=" in page or not kept.read(kept.published.PUBLISHED), "ours need no folder"
     assert out.splitlines()[-1] == "reports/claims/index.html"
     assert json.loads(Path("results/claims.json").read_text())["mine"]["verdict"] == "reproduced"
     before = [path.stat().st_mtime for path in toy.records()]

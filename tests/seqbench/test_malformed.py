@@ -175,6 +175,8 @@ OWN_CODE = [
     for name, arguments, says in [
         ("no width", "encoder._target_=MINE.NoDim", "NoDim.dim is missing set self.dim in its constructor"),
         ("not causal nor not", "encoder._target_=MINE.NoCausal", "NoCausal.causal is missing set it to True if"),
+        ("a value for a method", "encoder._target_=MINE.HidesTold", "HidesTold has an attribute told, which takes the"),
+        ("a part for a method", "encoder._target_=MINE.HidesFuse", "HidesFuse has an attribute fuse, which takes the"),
         ("no family", "encoder._target_=MINE.NoFamily", "NoFamily.family is missing give a word"),
         (
             "a tensor for states",

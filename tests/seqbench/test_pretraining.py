@@ -16,7 +16,9 @@ from seqbench import claim as claims
 from seqbench import pretraining, published
 from seqbench.attempt import Attempt
 from seqbench.build import build_task
-from seqbench.config import RunConfig
+from seqbench.compose import own_loader
+from seqbench.compositions import Compositions
+from seqbench.config import RunConfig, check_config
 from seqbench.errors import ConfigError
 from seqbench.health import TimedOut
 from seqbench.identity import run_id
@@ -316,3 +318,32 @@ def test_a_tokeniser_of_another_data_set() -> None:
 def test_files_of_pretraining_compose() -> None:
     for path in sorted((published.ROOT / "configs" / "pretrain").glob("*.yaml")):
         assert yaml.safe_load(path.read_text())["name"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "name", "teacher"),
+    [
+        (["pretrain=lm"], "python_code_lm", None),
+        (["pretrain=lm", "task@pretrain.task=tinyshakespeare"], "tinyshakespeare", None),
+        (["pretrain=lm", "task@pretrain.task=tinyshakespeare", "pretrain.name=plays"], "plays", None),
+        (
+            [
+                "pretrain=needle_teacher",
+                "encoder@pretrain.encoder=llama",
+                "pretrain.encoder.layer.attention.kv_heads=2",
+            ],
+            "needle_list",
+            "llama",
+        ),
+    ],
+)
+def test_its_names_are_those_of_the_files_that_are_chosen_for_it(
+    chosen: list[str], name: str, teacher: str | None
+) -> None:
+    words = ["encoder=decoder_only", "task=python_code", "tokenizer=bytes", *chosen]
+    config = check_config(*Compositions(own_loader()).make(words), words)
+    assert config.pretrain is not None
+    assert (config.pretrain.name, config.pretrain.teacher) == (name, teacher)
+    first = pretraining.before(config)
+    assert first is not None
+    assert (first.names.task, first.names.encoder) == (name, teacher or "decoder_only")

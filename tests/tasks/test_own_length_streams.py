@@ -206,3 +206,9 @@ def test_trivial_rows_by_source_and_by_both() -> None:
 def test_kinds_are_of_contents_not_of_objects() -> None:
     one = kinds([{"a": np.ones(2)}, {"a": np.ones(2)}, {"a": np.zeros(2)}, ["C"], ["C"], "C"])
     assert [one.index(kind) for kind in one] == [0, 0, 2, 3, 3, 5]
+    long, other = np.zeros(5000), np.zeros(5000)
+    other[2500] = 1.0  # where a text of it has an ellipsis
+    pairs = kinds(
+        [(long, other), (long.copy(), other), (other, long), (long, long), ("a", "b"), ("a", "b"), ("b", "a")]
+    )
+    assert [pairs.index(kind) for kind in pairs] == [0, 0, 2, 3, 4, 4, 6]

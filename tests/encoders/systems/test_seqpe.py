@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,13 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from encoders.base import Decoder, InputSpec, Sequences
+from encoders.base import Decoder, InputSpec, Sequences, part_losses
 from encoders.blocks.attention import AttentionOptions
 from encoders.blocks.feed_forward import FeedForwardOptions
 from encoders.blocks.layer import Layer, LayerOptions
 from encoders.blocks.norms import LayerNorm
-from encoders.systems.seqpe import DigitReader
+from encoders.systems.seqpe import DigitReader, _Sequential
 from encoders.systems.seqpe_losses import contrast_loss, transfer_loss
+from seqbench.compose import CONFIGS
 from seqbench.nodes import compose_node
 from tests.encoders.transformers_models import preset
 
@@ -226,29 +228,39 @@ def trained(**position: Any) -> tuple[Any, dict[str, Tensor]]:
     made = preset("seqpe", SPEC, **SMALL, dropout=0.0, position=position).train()
     source = Sequences(values=torch.zeros(2, 40, dtype=torch.int64), mask=torch.ones(2, 40, dtype=torch.bool))
     torch.manual_seed(7)
-    losses = made(source).losses
-    module: Any = made.get_submodule("stack.position")
-    assert not module.losses()  # given once
-    assert not made.eval()(source).losses
-    return module, losses
+    assert not made(source).losses  # no encoder passes them on
+    found = next((part.losses() for part in made.modules() if isinstance(part, _Sequential)), {})
+    assert not part_losses(made)  # given once
+    made.eval()(source)
+    assert not part_losses(made)
+    return made.get_submodule("stack.position"), found
 
 
-def test_a_decoder_has_the_losses_of_a_source_and_its_target() -> None:
-    """Once for both of one stack, by which a target's positions go on, and of either of two stacks."""
+def taking_a_position() -> list[str]:
+    """Every encoder of configs/encoder whose position is a part of it."""
+    names = sorted(path.stem for path in (CONFIGS / "encoder").glob("*.yaml"))
+    return [name for name in names if "position" in compose_node("encoder", name)]
+
+
+@pytest.mark.parametrize("name", taking_a_position())
+def test_whoever_takes_it_has_its_losses(name: str) -> None:
+    """Of either stack, and once for a source and its target in one, by which positions go on. Not in evaluation."""
     position = compose_node("encoder", "seqpe", changes={"position": {"chance": 0.0}})["position"]
+    made = preset(name, SPEC, dim=24, hidden=32, heads=6, position=position).train()  # heads that all can share
+    parts = [part for part in made.modules() if isinstance(part, _Sequential)]
     source = Sequences(values=torch.zeros(2, 30, dtype=torch.int64), mask=torch.ones(2, 30, dtype=torch.bool))
-    target = Sequences(values=torch.zeros(2, 8, dtype=torch.int64), mask=torch.ones(2, 8, dtype=torch.bool))
-    for name, first, second in (
-        ("decoder_only", set(), {"contrast", "transfer"}),
-        ("encoder_decoder", {"source_contrast", "source_transfer"}, {"contrast", "transfer"}),
-    ):
-        made = preset(name, SPEC, **SMALL, heads=2, position=position).train()
-        assert isinstance(made, Decoder)
-        before = made.prefill(source)
-        states = made.decode(target, before)
-        assert (set(before.losses), set(states.losses)) == (first, second)
-        after = made.eval().prefill(source)
-        assert not {**after.losses, **made.decode(target, after).losses}
+    source = replace(source, streams=dict.fromkeys(made.requires, source))
+    made(source)
+    assert len(part_losses(made)) == 2 * len(parts) > 0
+    assert not part_losses(made)
+    made.eval()(source)
+    if isinstance(made, Decoder):
+        target = Sequences(values=torch.zeros(2, 8, dtype=torch.int64), mask=torch.ones(2, 8, dtype=torch.bool))
+        made.decode(target, made.prefill(source))
+        assert not part_losses(made)
+        made.train().decode(target, made.prefill(source))
+        assert len(part_losses(made)) == 2 * len(parts)
+    assert not part_losses(made)
 
 
 def test_losses_are_of_the_positions_that_are_drawn() -> None:
