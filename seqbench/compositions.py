@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from seqbench.guard import GuardedLoader
 
 Tree = dict[str, Any]
 Choices = tuple[str, ...]
+OF_SEED = re.compile(r"\$\{[^}]*\bseed\b")  # an interpolation of a seed, in a value that is not resolved
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Compositions:
         self.parts: dict[str, tuple[Any, Any] | None] = {}  # choice -> (part, name), None: not separable
         self.whole: dict[Choices, _Composed] = {}
         self.alone: dict[str, GuardedLoader] = {}  # groups whose part is one file's, in the base
+        self.of_seed = False  # whether a value of the config made last is made of the seed, in a file or an override
 
     def make(self, overrides: Sequence[str]) -> tuple[Tree, Names]:
         """The resolved config under some overrides, and its names. Raises Hydra's errors and ConfigError."""
@@ -55,8 +58,11 @@ class Compositions:
             cfg = OmegaConf.create(copy.deepcopy(composed.tree))
             OmegaConf.set_struct(cfg, True)
             ConfigLoaderImpl._apply_overrides_to_config(single, cfg)
+            self.of_seed = OF_SEED.search(json.dumps(OmegaConf.to_container(cfg), default=str)) is not None
             return resolve(cfg), names_of(composed.chosen)
-        if "${" in (text := json.dumps(tree, default=str)) or "???" in text:
+        text = json.dumps(tree, default=str)
+        self.of_seed = "${" in text and OF_SEED.search(text) is not None
+        if "${" in text or "???" in text:
             tree = resolve(OmegaConf.create(tree))
         return {k: v for k, v in tree.items() if k not in ASIDE}, names_of(composed.chosen)
 

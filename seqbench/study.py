@@ -173,12 +173,18 @@ def _rows(grid: Grid, compositions: Compositions) -> list[_Row]:
     rows: dict[tuple[str, ...], _Row | None] = {}
     mistakes: dict[str, list[str]] = {}  # what is wrong -> in which cells
     look = _remembering()
+    apart: set[tuple[str, ...]] = set()  # rows in which a value is made of the seed: a row for each
     for overrides in grid.cells:
         seed, key = _seed(overrides)
+        if key in apart:
+            seed, key = None, tuple(overrides.values())
         if key not in rows:
             typed = list(overrides.values())
             try:
                 tree, names = compositions.make(typed)
+                if seed is not None and compositions.of_seed:
+                    apart.add(key)
+                    seed, key = None, tuple(typed)
                 if grid.study:
                     names = names.model_copy(update={"study": grid.study})
                 rows[key] = _Row(check_config(tree, names, typed, allowed=tree.get("allowed"), look=look))
@@ -231,11 +237,10 @@ def _placed(text: str, cells: list[str], rows: int) -> list[str]:
 
 
 def _seed(overrides: Overrides) -> tuple[int | None, tuple[str, ...]]:
-    """The seed, if it is a plain one that no other value is made of (`${seed}`), and what else there is."""
+    """The seed, if it is a plain one, and what else there is."""
     text = overrides.get("seed", "")
     digits = text.partition("=")[2]
-    used = any("${seed}" in value for value in overrides.values())
-    if digits.isdecimal() and int(digits) < 2**32 and not used:
+    if digits.isdecimal() and int(digits) < 2**32:
         return int(digits), tuple(value for key, value in overrides.items() if key != "seed")
     return None, tuple(overrides.values())
 

@@ -121,6 +121,7 @@ class _Wait:
         self.cells, self.tickets, self.bar, self.troubles, self.poll = cells, dict(tickets), bar, troubles, poll
         self.over: dict[str, int] = {}  # cell -> looks in a row in which its job was over
         self.states: dict[str, str] = {}
+        self.stuck: dict[str, str] = {}  # cell -> why, as it was told
 
     def run(self) -> None:
         """Until the end."""
@@ -152,6 +153,11 @@ class _Wait:
             elif before == "RUNNING" and state == "PENDING":
                 self.bar.say(f"{self.cells[this].title}: queued again ({job.id})")
         self.states[this] = state
+        reason = job.reason if job is not None and job.stuck else ""
+        if reason and reason != self.stuck.get(this):
+            how = f"scontrol release {job.id}, or scancel {job.id}" if job else ""
+            self.bar.say(f"{self.cells[this].title}: waits for you: {reason} ({how})")
+        self.stuck[this] = reason
         self.over[this] = self.over.get(this, 0) + 1 if job is None or job.over else 0
         if self.over[this] < LOOKS:
             return

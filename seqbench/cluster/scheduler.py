@@ -22,6 +22,7 @@ OVER = (  # states that a job does not leave any more
     "PREEMPTED",
     "REVOKED",
 )
+NEVER = ("DependencyNeverSatisfied", "BadConstraints", "PartitionNodeLimit", "PartitionTimeLimit", "AccountNotAllowed")
 ARRAY_SIZE = 1001  # SLURM's default for MaxArraySize
 
 
@@ -42,6 +43,13 @@ class Job:
     def over(self) -> bool:
         """Whether it won't run again."""
         return self.state in OVER
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it waits for somebody's hand: held (by a user, or after a start that failed), or never to fit."""
+        words = self.reason.lower()
+        waits = self.state in ("PENDING", "REQUEUE_HOLD", "SPECIAL_EXIT", "REQUEUED")
+        return waits and ("held" in words or "hold" in words or self.reason in NEVER)
 
 
 @dataclass(frozen=True, slots=True)

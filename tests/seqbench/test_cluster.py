@@ -326,6 +326,41 @@ def test_no_answer_is_no_empty_queue(toy: Toy, cluster: Cluster) -> None:
     assert len(cluster.of("sbatch")) == 1
 
 
+@pytest.mark.parametrize(
+    "state, reason, stuck",
+    [
+        ("PENDING", "JobHeldUser", True),
+        ("PENDING", "launch failed requeued held", True),
+        ("PENDING", "JobHoldMaxRequeue", True),
+        ("REQUEUE_HOLD", "JobHeldAdmin", True),
+        ("PENDING", "DependencyNeverSatisfied", True),
+        ("PENDING", "Resources", False),
+        ("PENDING", "JobArrayTaskLimit", False),
+        ("PENDING", "Dependency", False),
+        ("RUNNING", "None", False),
+    ],
+)
+def test_a_job_that_waits_for_a_hand_is_told_once(
+    state: str, reason: str, stuck: bool, toy: Toy, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A held job never ends by itself: the command would wait in silence."""
+    looks = 0
+    ask = cluster.ask
+
+    def held(command: list[str]) -> str:
+        nonlocal looks
+        if command[0] == "squeue" and (looks := looks + 1) > 3:
+            cluster.states = dict.fromkeys(cluster.states, "CANCELLED")
+        return ask(command).replace("|None|", f"|{reason}|")
+
+    cluster.fate = lambda cluster, folder, index: state
+    monkeypatch.setattr(scheduler, "_ask", held)
+    said = toy("-m", "seed=0", "hydra/launcher=slurm")
+    assert said.code == 1
+    told = f"waits for you: {reason} (scontrol release 1_0, or scancel 1_0)"
+    assert (said.out + said.err).count(told) == int(stuck)
+
+
 def test_a_batch_that_slurm_refuses_leaves_nothing(toy: Toy, cluster: Cluster) -> None:
     cluster.down = True
     assert toy(*GRID).code == 2

@@ -11,9 +11,11 @@ from omegaconf import OmegaConf
 
 from seqbench import build, compositions, config, guard, identity, study
 from seqbench.build import build_task, outlined
-from seqbench.compose import compose, names_of, own_loader
+from seqbench.compose import compose, config_loader, names_of, own_loader
 from seqbench.errors import ConfigError
 from seqbench.study import plan, plan_sweep
+from tests.seqbench.toy_cli import Toy
+from tests.seqbench.toy_config import TREE
 
 SWEEP = [
     "encoder=lstm,encoder_only,majority",
@@ -132,6 +134,21 @@ def test_a_composition_is_not_changed_by_those_before_it() -> None:
         assert [compose(loader, each) for each in asked] == fresh
     assert isinstance(loader, guard.GuardedLoader)
     assert loader._kept is None
+
+
+@pytest.mark.parametrize("value", ["${seed}", "${ seed }", "${..seed}", "${oc.select:seed}"])
+def test_a_file_whose_value_is_made_of_the_seed_has_each_run_s_own(value: str, toy: Toy) -> None:
+    """As a run by itself has it: not the first seed's for all, in a file as in an override."""
+    budget = {**TREE["budget"], "eval_every": value}
+    toy.write("budget/seeded.yaml", budget)
+    loader = config_loader(str(toy.configs))
+    base = ["encoder=majority", "task=listops"]
+    made = plan_sweep([*base, "budget=seeded", "seed=3,4"], loader=loader).cells
+    assert [(cell.config.seed, cell.config.budget.eval_every) for cell in made] == [(3, 3), (4, 4)]
+    alone = [plan_sweep([*base, "budget=seeded", f"seed={seed}"], loader=loader).cells[0].id for seed in (3, 4)]
+    assert [cell.id for cell in made] == alone
+    typed = plan_sweep([*base, "budget=seeded", f"budget.steps={value}", "seed=3,4"], loader=loader).cells
+    assert [cell.config.budget.steps for cell in typed] == [3, 4]
 
 
 def test_a_value_that_is_the_seed_is_each_runs_own() -> None:
