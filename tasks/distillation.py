@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,8 @@ from torch import Tensor
 
 from encoders.base import Decoder, Encoder, Sequences, States
 from tasks.base import Batch, Output, Task
-from tasks.data.base import DataSet
-from tasks.metrics.base import Metric
 from tasks.search import Sample, Search
-from tasks.sequence_to_sequence import SequenceToSequence, SequenceToSequenceBatch
-from tasks.tokenizers import Tokenizer
+from tasks.sequence_to_sequence import Arguments, SequenceToSequence, SequenceToSequenceBatch
 
 
 class Distillation(SequenceToSequence):
@@ -36,29 +33,14 @@ class Distillation(SequenceToSequence):
     def __init__(
         self,
         *,
-        data: DataSet,
-        metrics: list[Metric],
-        tokenizer: Tokenizer,
         search: Search | None,
-        max_length: Annotated[int, Field(gt=1)],
-        max_target_length: Annotated[int, Field(gt=0)],
-        label_smoothing: Annotated[float, Field(ge=0, lt=1)],
-        tie: bool,
         alpha: Annotated[float, Field(ge=0, le=1)],
         samples: Literal["own", "targets"],
         temperature: Annotated[float, Field(gt=0)],
         top_k: Annotated[int, Field(gt=0)] | None,
+        **rest: Unpack[Arguments],
     ) -> None:
-        super().__init__(
-            data=data,
-            metrics=metrics,
-            tokenizer=tokenizer,
-            search=search,
-            max_length=max_length,
-            max_target_length=max_target_length,
-            label_smoothing=label_smoothing,
-            tie=tie,
-        )
+        super().__init__(search=search, **rest)
         self.alpha, self.samples, self.temperature, self.top_k = alpha, samples, temperature, top_k
         self._teacher: tuple[Decoder, SequenceToSequence] | None = None  # in a tuple: none of this task's parameters
 

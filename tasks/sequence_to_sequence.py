@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
 import torch
@@ -33,6 +33,18 @@ class SequenceToSequenceBatch(Batch):
     source: Sequences  # (B, L) ids, the last one of each row EOS
     target: Sequences  # (B, T) ids: BOS, then the target
     label: Tensor  # (B, T) int64: the target, then EOS; what is to follow each id of `target`
+
+
+class Arguments(TypedDict):
+    """What SequenceToSequence takes beside `search`; a kind of it takes them as `**rest: Unpack[Arguments]`."""
+
+    data: DataSet
+    metrics: list[Metric]
+    tokenizer: Tokenizer
+    max_length: Annotated[int, Field(gt=1)]
+    max_target_length: Annotated[int, Field(gt=0)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    tie: bool
 
 
 class SequenceToSequence(Task):

@@ -6,7 +6,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, Unpack, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,12 +16,9 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from encoders.base import Decoder, Encoder, Sequences
-from tasks.data.base import DataSet
 from tasks.metrics.along import PARTS, part_of
-from tasks.metrics.base import Metric
 from tasks.search import Hypothesis, Search
-from tasks.sequence_to_sequence import SequenceToSequence, SequenceToSequenceBatch
-from tasks.tokenizers import Tokenizer
+from tasks.sequence_to_sequence import Arguments, SequenceToSequence, SequenceToSequenceBatch
 
 
 @runtime_checkable
@@ -48,27 +45,12 @@ class SourceUse(SequenceToSequence):
     def __init__(
         self,
         *,
-        data: DataSet,
-        metrics: list[Metric],
-        tokenizer: Tokenizer,
         search: Search,
-        max_length: Annotated[int, Field(gt=1)],
-        max_target_length: Annotated[int, Field(gt=0)],
-        label_smoothing: Annotated[float, Field(ge=0, lt=1)],
-        tie: bool,
         looked_into: Annotated[int, Field(ge=0)],
         probes: Annotated[int, Field(gt=0)],
+        **rest: Unpack[Arguments],
     ) -> None:
-        super().__init__(
-            data=data,
-            metrics=metrics,
-            tokenizer=tokenizer,
-            search=search,
-            max_length=max_length,
-            max_target_length=max_target_length,
-            label_smoothing=label_smoothing,
-            tie=tie,
-        )
+        super().__init__(search=search, **rest)
         self.looked_into, self.probes = looked_into, probes
 
     def attach(self, encoder: Encoder) -> None:

@@ -13,8 +13,9 @@ from pydantic import Field
 from tasks.data.base import SPLITS, DataError, DataSet, Example, FileFact
 from tasks.data.draws import Draws
 from tasks.data.features import Scale, log_mel
-from tasks.data.fsdd import NAME, RATE, read_wav
+from tasks.data.fsdd import NAME
 from tasks.data.pinned import check_files, identity
+from tasks.data.recordings import RATE, read_wav
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")

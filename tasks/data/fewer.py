@@ -9,10 +9,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from tasks.data.base import DataSet, Example, FileFact
+from tasks.data.base import DataSet, Example
+from tasks.data.derived import Derived
 
 
-class Fewer(DataSet):
+class Fewer(Derived):
     """Another data set, of whose training examples a `share` is left; validation and test are as they are.
 
     Of the N of each class (text, whole number, true or false; of all together where targets are no such) round(share N)
@@ -23,18 +24,8 @@ class Fewer(DataSet):
     def __init__(
         self, *, data: DataSet, share: Annotated[float, Field(gt=0, le=1)], draw: Annotated[int, Field(ge=0)]
     ) -> None:
-        self.data, self.share, self.draw = data, share, draw
-        self.version = data.version  # type: ignore[misc]  # of the examples, which are its own
-        self.overlap, self.independent_valid = data.overlap, data.independent_valid  # type: ignore[misc]
-        self.modality, self.streams, self.graph = data.modality, data.streams, data.graph
-
-    def identity(self) -> list[FileFact]:
-        """The files of the other one."""
-        return self.data.identity()
-
-    def check(self) -> None:
-        """As the other one."""
-        self.data.check()
+        super().__init__(data)
+        self.share, self.draw = share, draw
 
     def read(self, split: str) -> Sequence[Example]:
         """Examples of the other one; of the training split those that are left."""

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from tasks.data.base import DataError, DataSet, Example, FileFact
+from tasks.data.base import DataError, DataSet, Example
+from tasks.data.derived import Derived
 
 
-class Prefix(DataSet):
+class Prefix(Derived):
     """Another data set; of each test source the first `share` of its positions (rounded up), and all for training.
 
     `limit` positions are a whole source where it is longer (a task's `max_length`, which cuts it anyway); null: none.
@@ -38,18 +39,8 @@ class Prefix(DataSet):
             raise ValueError("of: limit, with limit null; give the number of positions that a whole source has")
         if data.streams:
             raise ValueError(f"data: its streams ({', '.join(sorted(data.streams))}) can't be cut with the source")
-        self.data, self.share, self.of, self.limit = data, share, of, limit
-        self.version = data.version  # type: ignore[misc]  # of the examples, which are its own
-        self.overlap, self.independent_valid = data.overlap, data.independent_valid  # type: ignore[misc]
-        self.modality, self.graph = data.modality, data.graph
-
-    def identity(self) -> list[FileFact]:
-        """The files of the other one."""
-        return self.data.identity()
-
-    def check(self) -> None:
-        """As the other one."""
-        self.data.check()
+        super().__init__(data)
+        self.share, self.of, self.limit = share, of, limit
 
     def read(self, split: str) -> Sequence[Example]:
         """Examples of the other one; those of the test split cut."""

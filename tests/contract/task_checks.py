@@ -33,6 +33,7 @@ from tasks.recognition import Recognition
 from tasks.regression import Regression
 from tasks.segmentation import Segmentation
 from tasks.sequence_to_sequence import SequenceToSequence
+from tests.arguments import arguments_of
 from tests.contract.task_cases import SPLITS, Counting, TaskCase, TaskCheck, plain, rows_of, run, tiny
 
 
@@ -46,7 +47,7 @@ def keys_are_the_arguments(case: TaskCase) -> None:
             return
         if "_target_" in node:
             assert next(iter(node)) == "_target_", f"{node['_target_']}: _target_ stands first"
-            parameters = inspect.signature(locate(node["_target_"], "task", case.allowed)).parameters
+            parameters = arguments_of(locate(node["_target_"], "task", case.allowed))
             assert {p.kind for p in parameters.values()} <= {inspect.Parameter.KEYWORD_ONLY}, str(parameters)
             assert all(p.default is inspect.Parameter.empty for p in parameters.values()), str(parameters)
             assert set(node) - {"_target_"} == set(parameters), node["_target_"]

@@ -11,8 +11,9 @@ import pytest
 
 from tasks.data.base import SPLITS, DataError
 from tasks.data.features import log_mel
-from tasks.data.fsdd import FSDD, NAME, RATE, TAKES, read_wav
+from tasks.data.fsdd import FSDD, NAME, TAKES
 from tasks.data.pinned import card
+from tasks.data.recordings import RATE, read_wav
 
 ARGUMENTS = {"window_ms": 25.0, "hop_ms": 10.0, "mels": 40}
 

@@ -20,7 +20,7 @@ from tasks.data.base import DataError, DataSet, Example, FileFact
 from tasks.data.connected_digits import GAP, NOISE, SPEAKERS, WORDS, ConnectedDigits, _noise
 from tasks.data.draws import Draws
 from tasks.data.features import Scale, log_mel
-from tasks.data.fsdd import RATE
+from tasks.data.recordings import RATE
 from tasks.data.yesno import YesNo
 from tasks.recognition import Recognition
 from tasks.transducer_loss import transducer_loss
