@@ -16,6 +16,7 @@ from seqbench.verify import command as verify
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ["budget.steps=2", "budget.eval_every=2", "budget.eval_limit=8", "trainer.progress=false"]
 CLUSTER = "hydra/launcher=slurm"
+STORE = "s3://bucket/prefix"  # in its place a folder: no network, and no driver of a cloud's
 PINNED = ("experiment=atis", "experiment=etth1")  # of real data
 OWN_ENCODER = '''
 """A smallest encoder."""
@@ -77,7 +78,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("line", commands())
 def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = shlex.split(line)
+    store = (place / "store").as_uri()
+    words = shlex.split(line.replace(STORE, store))
     if words[0] == "make":
         recipe = subprocess.run(["make", "-n", words[1]], cwd=ROOT, capture_output=True, text=True)
         assert recipe.returncode == 0, recipe.stderr
@@ -94,7 +96,8 @@ def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeyp
     elif script.stem == "calibration":
         _calibration(arguments, place, request, monkeypatch)
     elif script.stem == "leaderboard":
-        assert cli.main(["encoder=majority", "task=digits", *SHORT]) == 0, "a board needs a record"
+        put = [f"mirror={store}"] if STORE in line else []
+        assert cli.main(["encoder=majority", "task=digits", *put, *SHORT]) == 0, "a board needs a record"
         assert leaderboard.main(arguments) == 0
         assert list(place.rglob("index.html"))
     elif script.stem == "claims":
@@ -122,6 +125,7 @@ def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeyp
         assert cli.main([*arguments, *short]) == 0
         records = list((place / "results").glob("*/record.json"))
         assert records
+        assert bool(list((place / "store").glob("*/record.json"))) == (STORE in line)
         assert cli.main([*arguments, *short]) == 0, "the second time"
         assert list((place / "results").glob("*/record.json")) == records, "nothing is run twice"
     else:
