@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -10,6 +11,9 @@ from seqbench.claims.curves import Line, line, places
 from seqbench.claims.estimate import Estimate, estimate
 from seqbench.claims.selection import Run, chosen
 from seqbench.claims.sheet import Claim, Comparison, Curve, Part
+from seqbench.errors import RecordError
+from seqbench.record import Record
+from seqbench.store import Store
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
 
@@ -41,7 +45,7 @@ class Judged(Part):
     ids: tuple[str, ...]  # of the finished runs
     missing: int  # runs that have no record
     failed: tuple[str, ...]  # runs that did not finish, with the reason
-    seconds: float  # that the runs took
+    seconds: float  # that the runs took, those before them (pretraining, teachers) counted once
 
 
 def judge(claim: Claim, runs: Sequence[Run], *, confidence: float) -> Judged:
@@ -66,8 +70,29 @@ def judge(claim: Claim, runs: Sequence[Run], *, confidence: float) -> Judged:
         ids=tuple(run.cell.id for run in runs if run.finished),
         missing=sum(run.entry is None for run in runs),
         failed=failed,
-        seconds=sum(run.entry.record.cost.wall_seconds or 0.0 for run in runs if run.entry is not None),
+        seconds=sum(record.cost.wall_seconds or 0.0 for record in _all_records(runs).values()),
     )
+
+
+def _all_records(runs: Sequence[Run]) -> dict[str, Record]:
+    """By id, the records of runs and of those before them (pretraining, teachers), each once.
+
+    One before that is not there, or that cannot be read, is left out: this is of what it took, not of the verdict.
+    """
+    found = {run.entry.record.id: run.entry.record for run in runs if run.entry is not None}
+    places = [
+        (this, run.entry.folder.parent) for run in runs if run.entry is not None for this in run.entry.record.parents
+    ]
+    while places:
+        this, results = places.pop()
+        if this in found:
+            continue
+        with contextlib.suppress(RecordError):
+            record = Store(results).find(this)
+            if record is not None:
+                found[this] = record
+                places += [(before, results) for before in record.parents]
+    return found
 
 
 def check(claim: Claim, runs: Sequence[Run]) -> None:

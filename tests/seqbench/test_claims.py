@@ -27,6 +27,7 @@ from seqbench.claims.verdict import Judged, check, judge, side_of, together
 from seqbench.config import Names
 from seqbench.errors import ConfigError
 from seqbench.record import Record
+from seqbench.store import Store
 from seqbench.study import Cell, plan
 from tests.seqbench.board_records import write
 from tests.seqbench.toy_cli import ALLOWED, Toy
@@ -271,6 +272,30 @@ def test_what_has_not_run_or_failed_is_told(runs: list[Run], tmp_path: Path) -> 
     assert judged.failed[0].endswith("diverged: loss is NaN at step 6")
     judged = judge(claim(), [*runs, planned("poor", 4)], confidence=0.95)
     assert (judged.verdict, judged.missing, len(judged.ids)) == ("not run", 1, 6)
+
+
+def test_the_time_of_a_claim_is_that_of_all_its_runs_those_before_them_once(tmp_path: Path) -> None:
+    """Two children of one stage, whose own parent comes before it; a stage that is not there costs nothing."""
+
+    def took(seconds: float, encoder: str, seed: int, *parents: str) -> Run:
+        run = run_of(tmp_path, encoder, seed)
+        assert run.entry is not None
+        cost = run.entry.record.cost.model_copy(update={"wall_seconds": seconds})
+        record = run.entry.record.model_copy(update={"cost": cost, "parents": list(parents)})
+        Store(tmp_path).write(record)
+        return planned(encoder, seed, record, tmp_path)
+
+    def id_of(run: Run) -> str:
+        return run.entry.record.id if run.entry else ""
+
+    teacher = took(1000.0, "teacher", 0)
+    stage = took(100.0, "stage", 0, id_of(teacher))
+    runs = [took(10.0, "good", 0, id_of(stage)), took(1.0, "good", 1, id_of(stage), "0" * 16), took(5.0, "poor", 0)]
+    runs.append(took(6.0, "poor", 1))
+    judged = judge(claim(), runs, confidence=0.95)
+    assert (judged.seconds, len(judged.ids)) == (1122.0, 4)
+    (tmp_path / id_of(stage) / "record.json").write_text("{")
+    assert judge(claim(), runs, confidence=0.95).seconds == 22.0
 
 
 def test_selectors_name_what_is_there(runs: list[Run]) -> None:
