@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from seqbench.claim import Claimed
 from seqbench.config import RunConfig, check_config
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, RecordError
 from seqbench.explain import join
 from seqbench.progress import Event, Watch
 from seqbench.record import Record
-from seqbench.store import Store
+from seqbench.store import AGAIN, Store
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,10 +130,18 @@ def _check_teacher(config: RunConfig, task: Task) -> None:
 
 
 def made(first: RunConfig | None, run: Callable[[RunConfig], Record], watch: Watch) -> Record | None:
-    """The record of the run before another: found, or made by `run`; where another process is at it, waited for."""
+    """The record of the run before another: found, or made by `run`; where another process is at it, waited for.
+
+    Raises RecordError for a damaged one: this run's `rerun` does not make that anew.
+    """
     while first is not None:
         try:
             return run(first)
+        except RecordError as error:
+            if AGAIN not in str(error):
+                raise
+            told = str(error).replace(AGAIN, "delete its folder, and it is made anew")
+            raise RecordError(f"pretrain: {told}") from None
         except Claimed:
             watch(Event(kind="score"))  # where somebody wants this process to end, it does so here
             time.sleep(POLL)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import time
@@ -20,18 +21,22 @@ from seqbench.claim import Claimed
 from seqbench.claim import claim as claiming
 from seqbench.claims import command, kept, page, sheet, words
 from seqbench.claims.curves import line, places
-from seqbench.claims.estimate import Estimate, _ratio_of_scores, _together, estimate
+from seqbench.claims.estimate import Estimate, _counted, _ratio_of_scores, _together, estimate
 from seqbench.claims.selection import Run, chosen, quantity
 from seqbench.claims.sheet import Claim, Comparison, Curve, read_claim
 from seqbench.claims.verdict import Judged, check, judge, side_of, together
 from seqbench.config import Names
 from seqbench.errors import ConfigError
-from seqbench.record import Record
+from seqbench.record import Cost, Record
 from seqbench.store import Store
 from seqbench.study import Cell, plan
 from tests.seqbench.board_records import write
 from tests.seqbench.toy_cli import ALLOWED, Toy
 
+COUNTS = {
+    *("parameters", "parameters_encoder", "parameters_embedding", "parameters_trained"),
+    *("flops_train", "flops_forward", "train_tokens", "train_items"),
+}
 CELL = plan("quickstart", ["encoder=majority", "task=listops", "seed=0"]).cells[0]
 
 
@@ -214,6 +219,27 @@ def test_one_seed_of_operations_is_no_count_that_all_share(tmp_path: Path) -> No
         assert estimate(comparison(of=of, by="ratio"), [a], [b], confidence=0.95).basis == basis
 
 
+def test_a_side_of_one_seed_decides_nothing_whatever_the_other_has(runs: list[Run]) -> None:
+    for some in ([*runs[:1], *runs[3:]], [*runs[:3], *runs[3:4]]):
+        judged = judge(claim(comparison(at_least=0.0)), some, confidence=0.95)
+        assert judged.outcomes[0].estimate is not None
+        assert (judged.outcomes[0].estimate.basis, judged.verdict) == ("one seed", "inconclusive")
+
+
+def test_what_is_counted_is_exact_only_where_all_seeds_agree(tmp_path: Path) -> None:
+    """Operations that differ by a little from seed to seed have an error; what is measured always has one."""
+    a = [run_of(tmp_path, "good", s, parameters=100_000 + s) for s in range(3)]
+    b = [run_of(tmp_path, "poor", s, parameters=50_000) for s in range(3)]
+    found = estimate(comparison(of="cost/parameters", by="ratio"), a, b, confidence=0.95)
+    assert found.basis == "seeds"
+    assert found.low is not None
+    assert found.low < found.value
+    counted = {f"cost/{key}" for key in Cost.model_fields if _counted(f"cost/{key}")}
+    assert counted == {f"cost/{key}" for key in COUNTS}
+    assert _counted("cost/generation.cache_mib")
+    assert not _counted("cost/generation.next_ms")
+
+
 def test_a_measured_cost_of_one_seed_has_no_interval_and_decides_nothing(tmp_path: Path) -> None:
     a, b = run_of(tmp_path, "good", 0), run_of(tmp_path, "poor", 0, parameters=9)
     measured = comparison(of="cost/latency.p50_ms", by="ratio", at_least=0.001)
@@ -309,6 +335,11 @@ def test_selectors_name_what_is_there(runs: list[Run]) -> None:
     ):
         with pytest.raises(ConfigError, match=text):
             chosen(runs, selector, where="x")
+    one = [Run(cell=runs[0].cell, config={"a": 1, "b": 0, "c": True, "d": None}, entry=None)]
+    for key, value in (("a", True), ("b", False), ("c", 1), ("d", 0), ("b", None)):
+        with pytest.raises(ConfigError, match=f"no run of the study has {key}="):
+            chosen(one, {key: value}, where="x")
+    assert chosen(one, {"a": 1.0, "b": 0, "c": True, "d": None}, where="x") == one
     for of in ("test/f1", "cost/parameter", "cost/latency", "cost/latency.p51_ms"):
         with pytest.raises(ConfigError, match=f"{of}: .* it has"):
             check(claim(comparison(of=of)), runs)
@@ -325,6 +356,21 @@ def test_lines_of_a_plot(tmp_path: Path) -> None:
     found = line(curve, "a", runs)
     assert [(dot.x, dot.low, dot.high, dot.seeds) for dot in found.dots] == [(10, 0.1, 1.1, 2), (20, 0.2, 1.2, 2)]
     assert [dot.y for dot in found.dots] == pytest.approx([0.6, 0.7])
+
+
+def test_a_dot_over_a_quantity_is_of_the_seeds_of_one_set_up(tmp_path: Path) -> None:
+    """Costs differ from seed to seed, so runs are told by what was typed for them."""
+    runs = []
+    for steps in (20, 10):
+        for seed in (0, 1):
+            run = run_of(tmp_path, "a", seed, parameters=steps + seed, value=steps / 100 + seed, budget__steps=steps)
+            cell = dataclasses.replace(run.cell, overrides=["encoder=a", f"budget.steps={steps}", f"seed={seed}"])
+            runs.append(dataclasses.replace(run, cell=cell))
+    dots = line(Curve(name="c", x="cost/parameters", y="test/accuracy", lines={"a": {}}), "a", runs).dots
+    assert [(dot.x, dot.y, dot.low, dot.high, dot.seeds) for dot in dots] == [
+        (10.5, pytest.approx(0.6), 0.1, 1.1, 2),
+        (20.5, pytest.approx(0.7), 0.2, 1.2, 2),
+    ]
 
 
 def test_a_plot_along_a_sequence(tmp_path: Path) -> None:
@@ -363,6 +409,13 @@ def test_what_an_encoder_tells_of_itself_is_paired_by_seed(tmp_path: Path) -> No
     assert found is not None
     half = 4.3027 * 0.1 / 3**0.5  # Student, 2 degrees
     assert (found.value, found.low, found.basis) == (pytest.approx(0.2), pytest.approx(0.2 - half, abs=1e-4), "seeds")
+    assert runs[0].entry is not None
+    told = runs[0].entry.record.encoder.told
+    assert quantity(runs[0].entry.record, "encoder/lead") == 0.1
+    for value in (float("inf"), float("nan")):
+        told["endless"] = value
+        assert quantity(runs[0].entry.record, "encoder/endless") is None
+    del told["endless"]
     with pytest.raises(ConfigError, match="encoder/other is not defined"):
         judge(claim(comparison(a={"encoder": "a"}, b=None, of="encoder/other")), runs, confidence=0.95)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from seqbench.build import build_task
 from seqbench.compose import own_loader
 from seqbench.compositions import Compositions
 from seqbench.config import RunConfig, check_config
-from seqbench.errors import ConfigError
+from seqbench.errors import ConfigError, RecordError
 from seqbench.health import TimedOut
 from seqbench.identity import run_id
 from seqbench.record import Record
@@ -200,6 +201,25 @@ def test_failures_before_are_tried_again_with_the_run_and_not_else(
     again = config_of(tmp_path, {"rerun": "failed"})
     assert id_of(again) == id_of(config_of(tmp_path))
     assert run(again).record.status == "finished"
+
+
+@pytest.mark.parametrize("rerun", ["never", "always"])
+def test_a_damaged_record_before_is_told_with_what_helps(rerun: str, tmp_path: Path) -> None:
+    """`rerun=always` is of the run itself, so it is not the advice."""
+    first = pretraining.before(config_of(tmp_path))
+    assert first is not None
+    record = run(first).record
+    path = tmp_path / record.id / "record.json"
+    whole = path.read_text()
+    path.write_text(whole[: len(whole) // 2])
+    with pytest.raises(RecordError) as caught:
+        run(config_of(tmp_path, {"rerun": rerun}))
+    assert str(caught.value) == (
+        f"pretrain: {path}: is no JSON object (cut off?); delete its folder, and it is made anew"
+    )
+    shutil.rmtree(path.parent)
+    again = run(config_of(tmp_path, {"rerun": rerun})).record
+    assert (again.status, again.parents) == ("finished", [record.id])
 
 
 @pytest.mark.parametrize(
