@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from tasks.language_modelling import LanguageModelling
 SIZES = {"train": 200, "valid": 40, "test": 40}  # what a generator is asked for at most
 FEW = {"train": 48, "valid": 24, "test": 24}  # examples that a task gets
 TEXT = 6000  # characters of a document at most
+PLAIN = {str, int, float, bool, type(None)}  # what repr writes in full
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,14 @@ class TaskCase:
         return data
 
     @cached_property
-    def read_once(self) -> DataSet:
+    def read_once(self) -> Once:
         """Its data set, each split of which is read one time."""
         return Once(self.data())
+
+    @cached_property
+    def contents(self) -> dict[str, list[str]]:
+        """Of each split its examples' contents, in order."""
+        return {split: [content(example) for example in self.read_once.read(split)] for split in SPLITS}
 
     def make(
         self,
@@ -86,6 +93,11 @@ class TaskCase:
         self.task.attach(encoder)
         self.task.eval()
         return encoder.eval()
+
+    def forget(self) -> None:
+        """Let go of what was read and made: of all tasks that is more than a gigabyte."""
+        for name in ("read_once", "contents", "task", "encoder"):
+            self.__dict__.pop(name, None)
 
     def _build(self, node: dict[str, Any]) -> Task:
         task = build(node, "task", self.allowed)
@@ -165,6 +177,25 @@ class Few(Once):
         return frozenset(letter for example in self._train() for letter in example.source)
 
 
+def content(example: Example) -> str:
+    """A text that is equal for equal sources and, of series, equal targets."""
+    series = isinstance(example.target, np.ndarray) and example.target.ndim == 2
+    return "|".join(canonical(x) for x in (example.source, dict(example.streams), example.target if series else ""))
+
+
+def canonical(x: Any) -> str:
+    """A text that is equal for equal values."""
+    if isinstance(x, np.ndarray):
+        return f"{x.dtype}{x.shape}{hashlib.sha256(x.tobytes()).hexdigest()}"
+    if isinstance(x, list | tuple):
+        if PLAIN.issuperset(map(type, x)):  # long ones; at once, for item by item takes five times as long
+            return repr(list(x))
+        return f"[{','.join(canonical(item) for item in x)}]"
+    if isinstance(x, dict):  # of streams, whose arrays repr would print or shorten
+        return canonical(sorted(x.items()))
+    return repr(x)
+
+
 def tiny(spec: InputSpec, *, dim: int = 16, family: str = "decoder_only", seed: int = 0) -> Encoder:
     """A family's plain config at one layer of width `dim`, without dropout. The decoder-only one serves every task."""
     torch.manual_seed(seed)
@@ -241,6 +272,8 @@ __all__ = [
     "Few",
     "TaskCase",
     "TaskCheck",
+    "canonical",
+    "content",
     "data_at",
     "plain",
     "rows_of",

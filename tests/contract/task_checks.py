@@ -6,7 +6,6 @@ rows; TRAINING_CHECKS train or start processes.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import math
 from dataclasses import replace
@@ -34,7 +33,18 @@ from tasks.regression import Regression
 from tasks.segmentation import Segmentation
 from tasks.sequence_to_sequence import SequenceToSequence
 from tests.arguments import arguments_of
-from tests.contract.task_cases import SPLITS, Counting, TaskCase, TaskCheck, plain, rows_of, run, tiny
+from tests.contract.task_cases import (
+    SPLITS,
+    Counting,
+    TaskCase,
+    TaskCheck,
+    canonical,
+    content,
+    plain,
+    rows_of,
+    run,
+    tiny,
+)
 
 
 # -- the config and the constructor ------------------------------------------------------------------------------
@@ -98,45 +108,29 @@ def its_outline_is_borne_out(case: TaskCase) -> None:
 
 # -- data ----------------------------------------------------------------------------------------------------------
 def splits_share_nothing_but_as_declared(case: TaskCase) -> None:
-    data = case.data()
-    contents = {split: {content(example) for example in data.read(split)} for split in SPLITS}
+    overlap = case.read_once.inner.overlap
+    contents = {split: set(found) for split, found in case.contents.items()}
     shared = {
         f"{a} and {b}": len(contents[a] & contents[b])
         for a, b in (("train", "valid"), ("train", "test"), ("valid", "test"))
         if contents[a] & contents[b]
     }
-    assert bool(shared) == bool(data.overlap), f"shared: {shared}; declared: {data.overlap!r}"
+    assert bool(shared) == bool(overlap), f"shared: {shared}; declared: {overlap!r}"
 
 
 def reads_the_same_twice_and_as_many_as_it_says(case: TaskCase) -> None:
-    data, again = case.data(), case.data()
+    data, again = case.read_once.inner, case.data()
     facts = set(data.identity())
     cards = [card(path.stem) for path in CARDS.glob("*.yaml")]
     counts = [c.splits for c in cards if facts and facts <= set(c.files) and set(c.splits) == set(SPLITS)]
     for split in SPLITS:
-        first, second = data.read(split), again.read(split)
-        assert [content(example) for example in first] == [content(example) for example in second]
+        first = case.contents[split]
+        assert first == [content(example) for example in again.read(split)]
         asked = case.small["data"].get(split)
         if type(asked) is int and not isinstance(case.whole, LanguageModelling):  # which counts characters
             assert len(first) == asked
         if counts and not isinstance(data, Blocks):  # of a document are many
             assert len(first) == counts[0][split]
-
-
-def content(example: Example) -> str:
-    """A text that is equal for equal sources and, of series, equal targets."""
-    series = isinstance(example.target, np.ndarray) and example.target.ndim == 2
-    return "|".join(canonical(x) for x in (example.source, dict(example.streams), example.target if series else ""))
-
-
-def canonical(x: Any) -> str:
-    if isinstance(x, np.ndarray):
-        return f"{x.dtype}{x.shape}{hashlib.sha256(x.tobytes()).hexdigest()}"
-    if isinstance(x, list | tuple):
-        return f"[{','.join(canonical(item) for item in x)}]"
-    if isinstance(x, dict):  # of streams, whose arrays repr would print or shorten
-        return canonical(sorted(x.items()))
-    return repr(x)
 
 
 # -- scores --------------------------------------------------------------------------------------------------------
