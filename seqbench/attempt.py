@@ -19,17 +19,17 @@ from torch import nn
 
 from encoders.base import Encoder
 from encoders.trivial import Trivial
-from seqbench import cost, invariance, match, predictions, process, provenance, randomness
+from seqbench import cost, invariance, match, predictions, process, provenance, randomness, spent
 from seqbench.build import build_encoder, is_trivial, judge
-from seqbench.casualty import cluster_of, oom_kills, saved_in
+from seqbench.casualty import cluster_of, is_memory, oom_kills, saved_in
 from seqbench.config import RunConfig
-from seqbench.course import Progress
 from seqbench.crew import RankFailed, size_of, summoned, threads_of
 from seqbench.errors import ConfigError, RecordError, Unwritable
 from seqbench.facts import device_of, facts, now
-from seqbench.fit import Fitted, fit, parts_of_first_epoch
+from seqbench.fit import Fitted, fit
 from seqbench.health import Deadline, Diverged, TimedOut
-from seqbench.loggers import About, Sink, check_account, open_sinks
+from seqbench.ledger import Progress
+from seqbench.loggers import About, Sink, open_sinks
 from seqbench.place import placed
 from seqbench.pretraining import check_finished, take_all, take_over, teach
 from seqbench.progress import Bar, Event, Lines, Watch, ignore
@@ -38,7 +38,6 @@ from seqbench.record import Artefact, Cost, Point, Record, ScoreFacts, Status, T
 from seqbench.resume import Checkpoints, State, weights
 from seqbench.store import Store, reason_of, write_atomic
 from tasks.base import DataError, Score, Task
-from tasks.loading import plan_batches
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)  # no model causes these: the results' disk is full or locked
 SCORED = ("valid", "test")
@@ -185,7 +184,15 @@ class Attempt:
                 given[split], seconds[split] = evaluation.predictions, evaluation.seconds
                 scores[split] = task.score(split, evaluation.predictions)
             peak = cost.peak_memory_mib(device, held)  # before what measures the rest
-            measured = self._cost(encoder, fitted, len(given["test"]) / max(seconds["test"], 1e-9))
+            measured = spent.all_told(
+                config,
+                encoder,
+                fitted,
+                self.progress,
+                examples_per_second=len(given["test"]) / max(seconds["test"], 1e-9),
+                compilations=self.compilations,
+                devices=self.size,
+            )
             measured["peak_memory_mib"] = peak
             if config.trainer.invariance_rows:
                 self.found["invariance"] = invariance.check(
@@ -208,21 +215,12 @@ class Attempt:
 
     def _score_trial(self, encoder: Encoder, fitted: Fitted) -> None:
         """The validation score of a trial, and what it took."""
-        config, task, feed = self.config, self.task, fitted.feed
+        task = self.task
         del self.found["splits"]["test"]
         scores = task.score("valid", fitted.evaluator.run("valid").predictions)
         self.found["scores"] = {"valid": {name: _score_facts(score) for name, score in scores.items()}}
-        plan = parts_of_first_epoch(config, task.lengths("train"), feed.loader.share)
-        with randomness.isolated(fitted.evaluator.seed):
-            operations = cost.flops_training(fitted.evaluator, plan, feed.padded)
-        measured: dict[str, Any] = {
-            **cost.parameters(encoder, task),
-            "flops_train": operations,
-            "train_seconds": self.progress.train_seconds,
-            "train_tokens": feed.real,
-            "wall_seconds": self.progress.look(),
-        }
-        self.found["cost"] = Cost(**measured)
+        measured = spent.on_training(self.config, encoder, fitted, self.progress)
+        self.found["cost"] = Cost(**measured, wall_seconds=self.progress.look())
 
     def _fit(self, encoder: Encoder) -> Fitted:
         config = self.config
@@ -263,46 +261,6 @@ class Attempt:
             print(note, file=sys.stderr)
         self.progress.notes += [note.replace(f"{self.checkpoints.folder}{os.sep}", "") for note in notes]
         return state
-
-    def _cost(self, encoder: Encoder, fitted: Fitted, examples_per_second: float) -> dict[str, Any]:
-        config, task, progress, feed = self.config, self.task, self.progress, fitted.feed
-        lengths = {split: task.lengths(split) for split in ("train", "test")}
-        train = parts_of_first_epoch(config, lengths["train"], feed.loader.share)
-        test = plan_batches(lengths["test"], fitted.evaluator.batching, seed=0, epoch=0, shuffle=False)
-        trained = progress.train_seconds > 0
-        with randomness.isolated(fitted.evaluator.seed):
-            latency = cost.latency(fitted.evaluator)
-            generation = cost.generation(fitted.evaluator)
-            forward = cost.flops_forward(fitted.evaluator, test[len(test) // 2])
-            training = cost.flops_training(fitted.evaluator, train, feed.padded)
-        return {
-            **cost.parameters(encoder, task),
-            "flops_train": training,
-            "flops_forward": forward,
-            "train_seconds": progress.train_seconds,
-            "data_wait_share": min(1.0, feed.waited / progress.train_seconds) if trained else None,
-            "padding_share": 1 - feed.real / feed.padded if feed.padded else None,
-            "train_tokens": feed.real,
-            "train_items": progress.items,
-            "train_tokens_per_second": feed.real / progress.train_seconds if trained else None,
-            "eval_examples_per_second": examples_per_second,
-            "latency": latency,
-            "generation": generation,
-            **self._compiled(),
-            **cost.utilisation(
-                training,
-                progress.train_seconds,
-                device=fitted.evaluator.device,
-                devices=self.size,
-                precision=config.trainer.precision,
-                tf32=config.trainer.tf32,
-            ),
-        }
-
-    def _compiled(self) -> dict[str, int]:
-        """Of this run in this process alone; with several ranks, of the first."""
-        now = cost.compilations() if self.compilations else {}
-        return {name: value - self.compilations[name] for name, value in now.items()}
 
     def _keep(self, fitted: Fitted) -> Artefact:
         """The tested weights, as safetensors."""
@@ -366,28 +324,6 @@ class Attempt:
         )
 
 
-def check_machine(config: RunConfig) -> None:
-    """Raise ConfigError for what this machine, or this version, cannot do."""
-    trainer, budget = config.trainer, config.budget
-    if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ConfigError(
-            f"trainer.accelerator: {trainer.accelerator}, but torch finds no CUDA device; use trainer=cpu"
-        )
-    if trainer.accelerator == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("trainer.accelerator: mps, but torch finds no such device here; use trainer=cpu")
-    check_account(config.logger.model_dump(exclude_none=True))
-    ranks = 1 if is_trivial(config) else size_of(config, placed())
-    if ranks > 1 and trainer.accelerator == "mps":
-        raise ConfigError(f"trainer.devices: {ranks}, but a machine has one mps device; use 1")
-    if device_of(config) == "cuda" and placed() is None and ranks > torch.cuda.device_count():
-        raise ConfigError(f"trainer.devices: {ranks}, but torch finds {torch.cuda.device_count()} here")
-    if budget.batch_size is not None and ranks * trainer.accumulate > budget.batch_size:
-        raise ConfigError(
-            f"trainer.devices: {ranks} ranks x trainer.accumulate {trainer.accumulate} are more parts than a step has "
-            f"rows, budget.batch_size {budget.batch_size}; use fewer"
-        )
-
-
 def make_encoder(config: RunConfig, task: Task) -> Encoder:
     """The encoder and, in the task, the head: each a function of the seed alone."""
     randomness.seed_all(randomness.derive(config.seed, "encoder"))
@@ -423,18 +359,6 @@ def _score_facts(score: Score) -> ScoreFacts:
         target=f"{type(metric).__module__}.{type(metric).__qualname__}",
         along=[float(part) if np.isfinite(part) else None for part in metric.along(score.statistics)],
     )
-
-
-def is_memory(error: Exception, *, killed: bool) -> bool:
-    """Whether memory ran out; torch says so in several ways. `killed`: the system has killed a process for it."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
-        return True
-    words = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "Cannot allocate memory")
-    if isinstance(error, RuntimeError) and any(text in str(error) for text in words):
-        return True
-    return killed and "is killed by signal: Killed" in str(error)  # a DataLoader's worker
 
 
 def _bar(config: RunConfig, task: Task, note: str) -> Watch:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import signal
 import time
 from pathlib import Path
+
+import torch
 
 from seqbench.build import build_task
 from seqbench.claim import Claimed, claim
@@ -133,3 +136,15 @@ def bury(
             if time.monotonic() - begun > PATIENCE:
                 raise
             time.sleep(0.05)
+
+
+def is_memory(error: Exception, *, killed: bool) -> bool:
+    """Whether memory ran out; torch says so in several ways. `killed`: the system has killed a process for it."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    words = ("can't allocate memory", "not enough memory", "CUDA error: out of memory", "Cannot allocate memory")
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in words):
+        return True
+    return killed and "is killed by signal: Killed" in str(error)  # a DataLoader's worker

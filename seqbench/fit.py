@@ -23,12 +23,13 @@ from seqbench import cost, process, randomness, transfer
 from seqbench.accord import Accord
 from seqbench.build import build
 from seqbench.config import RunConfig
-from seqbench.course import Course, Plan, Progress
+from seqbench.course import Course, Plan
 from seqbench.errors import ConfigError
 from seqbench.evaluation import Evaluator
 from seqbench.facts import strategy_of
 from seqbench.feed import Feed
 from seqbench.health import Deadline
+from seqbench.ledger import Progress
 from seqbench.limits import Meter
 from seqbench.loggers import Sink, log_every
 from seqbench.module import Module

@@ -62,7 +62,7 @@ def _follow(place: Place, orders: Orders) -> Any:
 
 def _serve(place: Place, config: RunConfig, withhold: bool, part: Any) -> None:
     """One attempt. A failure is reported; then this rank is ready for the next order."""
-    from seqbench.attempt import is_memory
+    from seqbench.casualty import is_memory
     from seqbench.facts import device_of
 
     ranks = Ranks(
@@ -96,9 +96,9 @@ def _serve(place: Place, config: RunConfig, withhold: bool, part: Any) -> None:
 def _work(config: RunConfig, withhold: bool, ranks: Ranks, step: list[int]) -> None:
     from seqbench.attempt import SCORED, make_encoder
     from seqbench.build import build_task
-    from seqbench.course import Progress
     from seqbench.fit import fit
     from seqbench.health import Deadline
+    from seqbench.ledger import Progress
     from seqbench.progress import Event
 
     def watch(event: Event) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from seqbench.config import Budget, Schedule
 from seqbench.feed import Feed
+from seqbench.ledger import Progress
 from seqbench.schedules import factor
-
-if TYPE_CHECKING:
-    from seqbench.course import Progress
+from seqbench.sections import Budget, Schedule
 
 Kind = Literal["steps", "tokens", "flops", "seconds"]
 ENDLESS = 10**9  # batches of a feed whose end is not known before

@@ -12,13 +12,14 @@ import torch
 from encoders.base import Encoder
 from seqbench import identity, match_cache, provenance, randomness
 from seqbench.build import PairError, build_task, is_trivial, locate
-from seqbench.config import Budget, RunConfig
+from seqbench.config import RunConfig
 from seqbench.errors import ConfigError
 from seqbench.facts import device_of
 from seqbench.match_measure import counted, latency, measure_of, operations
 from seqbench.match_search import LARGEST, Found, search
 from seqbench.record import MatchFacts
 from seqbench.schema import Node
+from seqbench.sections import Budget
 from tasks.base import Task
 
 FOLDER = "matches"  # in the results: what was solved, by a hash of what it depends on

@@ -13,10 +13,11 @@ import torch
 from encoders.base import Encoder
 from seqbench import cost, randomness
 from seqbench.build import OnMeta, encoder_of
-from seqbench.config import Budget, RunConfig
+from seqbench.config import RunConfig
 from seqbench.facts import device_of
 from seqbench.operations import counting
 from seqbench.schema import Node
+from seqbench.sections import Budget
 from tasks.base import Task
 
 WARM_UP = 3  # latency: passes before those that count

@@ -97,7 +97,8 @@ def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note
             tidy(store.folder(this))
         return Outcome(known, skipped=True)
     with uncollected():  # Lightning takes seconds: after all that is said without it
-        from seqbench.attempt import Attempt, check_machine
+        from seqbench.attempt import Attempt
+        from seqbench.machine import check_machine
 
     if not done:
         store.check_writable()

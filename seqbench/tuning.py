@@ -12,12 +12,13 @@ from typing import Any
 from seqbench import identity
 from seqbench.build import PairError, build_task, is_trivial
 from seqbench.claim import Claimed
-from seqbench.config import ENDS, Dimension, RunConfig, check_config
+from seqbench.config import RunConfig, check_config
 from seqbench.errors import ConfigError
 from seqbench.lineage import changes
 from seqbench.progress import Event, Watch
 from seqbench.record import Record, TrialFacts, TuningFacts
 from seqbench.schema import Node
+from seqbench.sections import ENDS, Dimension
 from tasks.base import Task
 
 FOLDER = "tuning"  # in the results: <hash of the row>/<id of the trial>/record.json

@@ -17,9 +17,9 @@ from seqbench import process, randomness
 from seqbench.benchmark.base import Row, Settings, compared
 from seqbench.build import build, build_encoder, build_task
 from seqbench.config import RunConfig
-from seqbench.course import Progress
 from seqbench.fit import batching_of, fit
 from seqbench.health import Deadline
+from seqbench.ledger import Progress
 from seqbench.loggers import About, open_sinks
 from seqbench.optimizers import parameter_groups
 from seqbench.progress import Event

@@ -16,9 +16,9 @@ from seqbench.build import build_encoder, build_task
 from seqbench.compose import own_loader
 from seqbench.compositions import Compositions
 from seqbench.config import RunConfig, check_config
-from seqbench.course import Progress
 from seqbench.fit import fit
 from seqbench.health import Deadline
+from seqbench.ledger import Progress
 from seqbench.progress import Event
 from seqbench.resume import Checkpoints
 from tasks.base import Task

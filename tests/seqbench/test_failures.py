@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from seqbench.attempt import is_memory
-from seqbench.health import PATIENCE, Deadline, Diverged, TimedOut, above, check_loss
+from seqbench.health import PATIENCE, Deadline, Diverged, TimedOut, above, check_loss, is_memory
 from seqbench.record import Record
 from seqbench.resume import Checkpoints
 from seqbench.run import run

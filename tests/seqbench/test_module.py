@@ -15,11 +15,11 @@ import torch
 from encoders.base import Encoder, InputSpec
 from seqbench import build, randomness
 from seqbench import fit as fit_module
-from seqbench.course import Progress
 from seqbench.evaluation import Evaluator
 from seqbench.feed import Feed, count_positions
 from seqbench.fit import fit
 from seqbench.health import Deadline
+from seqbench.ledger import Progress
 from seqbench.module import Module
 from seqbench.optimizers import parameter_groups
 from seqbench.progress import ignore

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from seqbench import randomness
-from seqbench.course import Progress
+from seqbench.ledger import Progress
 from seqbench.progress import Event
 from seqbench.resume import Checkpoints, weights
 from seqbench.run import run
