@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from seqbench.health import PATIENCE, Deadline, Diverged, TimedOut, above, check_loss, is_memory
+from seqbench.casualty import is_memory
+from seqbench.health import PATIENCE, Deadline, Diverged, TimedOut, above, check_loss
 from seqbench.record import Record
 from seqbench.resume import Checkpoints
 from seqbench.run import run
