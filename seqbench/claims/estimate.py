@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -47,14 +47,41 @@ def estimate(comparison: Comparison, a: Sequence[Run], b: Sequence[Run] | None, 
         return _scores(comparison, sides, confidence)
     by_seed = [_by_seed(comparison, side) for side in sides]
     seeds = sorted(by_seed[0])
-    if any(sorted(side) != seeds for side in by_seed):
-        raise ConfigError(f"{comparison.name}: a and b have other seeds: {seeds} and {sorted(by_seed[1])}")
+    if b is not None:
+        _same_seeds(comparison, *by_seed)
     a_S = np.array([by_seed[0][seed] for seed in seeds])
     b_S = np.array([by_seed[1][seed] for seed in seeds]) if b is not None else None
     if of_scores and b is not None and b_S is not None:
         runs = [_together(*(_examples(comparison, side, seed) for side in (a, b))) for seed in seeds]
         return _ratio_of_scores(comparison, a_S, b_S, runs, confidence)
     return _over_seeds(comparison, a_S, b_S, confidence)
+
+
+def check_sides(comparison: Comparison, sides: Sequence[Sequence[Run]]) -> None:
+    """Raise ConfigError for sides that `estimate` would refuse once they have run: told before anything is trained."""
+    key = comparison.exponent_over
+    for side in sides:
+        if key is None:
+            _one_a_seed(comparison, side)
+            continue
+        for seed in {run.seed for run in side}:
+            _apart(comparison, key, seed, [_number(comparison, run, key) for run in side if run.seed == seed])
+    of_scores = key is None and not comparison.of.startswith(("cost/", "encoder/"))
+    if len(sides) > 1 and not (of_scores and comparison.by == "difference"):
+        _same_seeds(comparison, [run.seed for run in sides[0]], [run.seed for run in sides[1]])
+
+
+def _same_seeds(comparison: Comparison, a: Iterable[int], b: Iterable[int]) -> None:
+    seeds, others = sorted(set(a)), sorted(set(b))
+    if seeds != others:
+        raise ConfigError(f"{comparison.name}: a and b have other seeds: {seeds} and {others}")
+
+
+def _apart(comparison: Comparison, key: str, seed: int, values: Sequence[float]) -> None:
+    if len(set(values)) < len(values):
+        raise ConfigError(f"{comparison.name}: a side has one run a seed and {key}; seed {seed} has more of one")
+    if len(values) < 2 or min(values) <= 0:
+        raise ConfigError(f"{comparison.name}: no exponent over {key}: two or more positive values are needed")
 
 
 def _scores(comparison: Comparison, sides: Sequence[Sequence[Run]], confidence: float) -> Estimate:
@@ -149,10 +176,9 @@ def _by_seed(comparison: Comparison, side: Sequence[Run]) -> dict[int, float]:
     for seed in {run.seed for run in side}:
         points = [(_number(comparison, run, key), _defined(comparison, run)) for run in side if run.seed == seed]
         x, y = np.array(sorted(points)).T
-        if len(set(x)) < len(x):
-            raise ConfigError(f"{comparison.name}: a side has one run a seed and {key}; seed {seed} has more of one")
-        if len(set(x)) < 2 or min(x) <= 0 or min(y) <= 0:
-            raise ConfigError(f"{comparison.name}: no exponent over {key}: two or more positive values are needed")
+        _apart(comparison, key, seed, list(x))
+        if min(y) <= 0:
+            raise ConfigError(f"{comparison.name}: no exponent of {comparison.of}: it is not above 0 everywhere")
         found[seed] = float(stats.linregress(np.log(x), np.log(y)).slope)
     return found
 

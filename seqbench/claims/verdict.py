@@ -8,7 +8,7 @@ from typing import Literal
 
 from seqbench.claims import selection
 from seqbench.claims.curves import Line, line, places
-from seqbench.claims.estimate import Estimate, estimate
+from seqbench.claims.estimate import Estimate, check_sides, estimate
 from seqbench.claims.selection import Run, chosen
 from seqbench.claims.sheet import Claim, Comparison, Curve, Part
 from seqbench.errors import RecordError
@@ -96,7 +96,12 @@ def _all_records(runs: Sequence[Run]) -> dict[str, Record]:
 
 
 def check(claim: Claim, runs: Sequence[Run]) -> None:
-    """Raise ConfigError where a comparison or a curve is of runs, metrics or costs that the study does not have."""
+    """Raise ConfigError where a comparison or a curve is of runs, metrics or costs that the study does not have.
+
+    And where the sides of a comparison are no sets of seeds that can be compared: before hours of training, not after.
+    """
+    for comparison in claim.comparisons:
+        check_sides(comparison, _sides(comparison, runs))
     sides = [
         (c.name, {**c.where, **side}, [c.of]) for c in claim.comparisons for side in (c.a, c.b) if side is not None
     ]
@@ -115,12 +120,16 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
     return min(verdicts, key=order.index)
 
 
-def _outcome(comparison: Comparison, runs: Sequence[Run], confidence: float, strict: float) -> Outcome:
-    sides = [
+def _sides(comparison: Comparison, runs: Sequence[Run]) -> list[list[Run]]:
+    return [
         chosen(runs, {**comparison.where, **side}, where=f"{comparison.name}: {key}")
         for key, side in (("a", comparison.a), ("b", comparison.b))
         if side is not None
     ]
+
+
+def _outcome(comparison: Comparison, runs: Sequence[Run], confidence: float, strict: float) -> Outcome:
+    sides = _sides(comparison, runs)
     waiting = [run for side in sides for run in side if not run.finished]
     if waiting:
         what = "1 run has" if len(waiting) == 1 else f"{len(waiting)} runs have"

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from scipy import stats
 
+from seqbench import published
 from seqbench.board.collect import Entry
 from seqbench.board.statistics import Examples
 from seqbench.claim import Claimed
@@ -346,6 +347,31 @@ def test_selectors_name_what_is_there(runs: list[Run]) -> None:
     check(claim(comparison(of="cost/latency.p50_ms"), comparison(name="y")), runs)
 
 
+def test_sides_that_cannot_be_compared_are_told_before_anything_is_run() -> None:
+    def cells(encoder: str, *seeds: int, steps: int = 100) -> list[Run]:
+        runs = [planned(encoder, seed) for seed in seeds]
+        return [dataclasses.replace(run, config={"budget": {"steps": steps}}) for run in runs]
+
+    ratio = comparison(by="ratio", of="cost/latency.p50_ms", at_least=1.0)
+    slope = comparison(of="cost/latency.p50_ms", exponent_over="budget.steps")
+    other = "x: a and b have other seeds: \\[0, 1\\] and \\[0, 1, 2\\]"
+    both = [*cells("good", 0, 1), *cells("poor", 0, 1)]
+    check(claim(comparison(), ratio.model_copy(update={"name": "y"})), both)
+    check(claim(slope), [*both, *cells("good", 0, 1, steps=7), *cells("poor", 0, 1, steps=9)])
+    check(claim(comparison()), [*both, *cells("poor", 2)])  # a difference of scores needs no pairs of seeds
+    for this, runs, text in (
+        (comparison(), [*both, *cells("good", 1, steps=7)], "x: a side has one run a seed, this one has 3: good x"),
+        (ratio, [*both, *cells("poor", 2)], other),
+        (comparison(by="ratio"), [*both, *cells("poor", 2)], other),
+        (slope, both, "no exponent over budget.steps: two or more positive values"),
+        (slope, [*both, *cells("good", 0, 1, steps=0), *cells("poor", 0, 1, steps=9)], "two or more positive values"),
+        (slope, [*both, *cells("good", 0, 1, 1, steps=7), *cells("poor", 0, 1, steps=9)], "seed 1 has more of one"),
+        (slope.model_copy(update={"exponent_over": "budget"}), both, "x: budget is no number of good x"),
+    ):
+        with pytest.raises(ConfigError, match=text):
+            check(claim(this), runs)
+
+
 def test_lines_of_a_plot(tmp_path: Path) -> None:
     runs = [
         run_of(tmp_path, "a", seed, parameters=steps, value=seed + steps / 100, budget__steps=steps)
@@ -471,6 +497,45 @@ def test_verdicts_are_kept_beside_each_other(runs: list[Run], tmp_path: Path) ->
     assert text.count("### ") == 1
     assert "**reproduced**" in text
     assert "| a - b of test/accuracy | at least 0 | 0.19" in text
+
+
+def test_what_is_published_is_the_last_verdict_and_records_of_no_machine(
+    runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Judged again, the new verdict takes the old one's place; records lose predictions and the folder's name."""
+    results, into, pages = tmp_path / "results", tmp_path / "published", tmp_path / "claims.md"
+    stage = write(results, encoder="stage")
+    record = write(results, encoder="good", statistics={"value": hits(0.8, 1)})
+    changes = {
+        "config": record.config | {"results": str(results)},
+        "overrides": [f"results={results}", "seed=0"],
+        "parents": [stage.id],
+    }
+    Store(results).write(record.model_copy(update=changes))
+    pages.write_text(f"before\n{kept.BEGIN}\nold\n{kept.END}\nafter\n")
+    monkeypatch.setattr(published, "PUBLISHED", into)
+    monkeypatch.setattr(kept, "PAGE", pages)
+    every = {"a": claim(), "b": claim(title="Never judged")}
+    for bound, verdict in ((0.0, "reproduced"), (0.5, "not reproduced")):
+        every["a"] = claim(comparison(at_least=bound))
+        judged = judge(every["a"], runs, confidence=0.95).model_copy(update={"ids": (record.id,)})
+        kept.publish(results, "a", judged, every)
+        assert kept.read(into)["a"].verdict == verdict
+        text = pages.read_text()
+        assert text.startswith(f"before\n{kept.BEGIN}\n| claim")
+        assert text.endswith(f"{kept.END}\nafter\n")
+        assert text.count(f"**{verdict}**") == 1
+        assert text.count("### ") == 1
+        assert "old" not in text
+    assert sorted(path.name for path in into.glob("*/*")) == ["record.json", "record.json"]
+    copied = Store(into).find(record.id)
+    assert copied is not None
+    assert (copied.predictions, copied.checkpoint, copied.overrides) == (None, None, ["seed=0"])
+    assert copied.config["results"] == "results"
+    assert copied.scores == record.scores
+    assert str(tmp_path) not in (into / record.id / "record.json").read_text()
+    with pytest.raises(ConfigError, match="has no record ffff"):
+        published.keep(results, ["f" * 16], into)
 
 
 @pytest.mark.parametrize("changed", [comparison(name="y"), comparison(at_least=-0.1), comparison(at_most=1.0)])
