@@ -206,6 +206,7 @@ def test_trivial_rows_by_source_and_by_both() -> None:
 def test_kinds_are_of_contents_not_of_objects() -> None:
     one = kinds([{"a": np.ones(2)}, {"a": np.ones(2)}, {"a": np.zeros(2)}, ["C"], ["C"], "C"])
     assert [one.index(kind) for kind in one] == [0, 0, 2, 3, 3, 5]
+    assert len(set(kinds([{"a": "x", "b": "y"}, {"b": "y", "a": "x"}]))) == 1
     long, other = np.zeros(5000), np.zeros(5000)
     other[2500] = 1.0  # where a text of it has an ellipsis
     pairs = kinds(

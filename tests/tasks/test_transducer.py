@@ -140,12 +140,19 @@ def test_greedy_ctc_drops_repetitions_then_blanks() -> None:
 
 
 def test_greedy_transducer_is_a_plain_loop() -> None:
-    """Row by row, the LSTM read anew from the begin each time; most symbols a frame are cut off."""
+    """Row by row, the LSTM read anew from the begin each time; most symbols a frame are cut off.
+
+    What was said so far counts much, so that a state that moves at a blank, or another begin, gives other symbols.
+    """
     net = Transducer(dim=6, outputs=5, predictor=7, joint=8).eval()
+    assert not net.table.weight[4].any(), "nothing yet is zeros"
+    assert net.table.padding_idx == 4
     with torch.no_grad():
-        net.out.weight.mul_(4)
-        states, frames = 3 * torch.randn(4, 9, 6), [9, 5, 1, 7]
-        first = net(states, torch.zeros(4, 0, dtype=torch.int64))[:, :, 0]
+        for weight in (*net.lstm.parameters(), net.of_past.weight, net.out.weight):
+            weight.mul_(4)
+        frames = [9, 5, 1, 7, 2, 8, 6, 3, 4, 5, 7, 8]
+        states = 2 * torch.randn(len(frames), 9, 6)
+        first = net(states, torch.zeros(len(frames), 0, dtype=torch.int64))[:, :, 0]
         net.out.bias[4] += (first[..., :4].amax(-1) - first[..., 4]).median()  # blank at half of the frames
         for most in (1, 3):
             found = net.greedy(states, torch.tensor(frames), most=most)
