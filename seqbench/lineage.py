@@ -57,39 +57,38 @@ def changes(record: Record, *, now: Mapping[str, str] | None = None) -> Changes:
 
 def _changed_to(now: Mapping[str, str]) -> Callable[..., Changes]:
     def found(then: Mapping[str, str], task: Any, encoder: Any, data: list[DataFile], then_packages: Any) -> Changes:
-        from seqbench.provenance import packages
-
         moved = _moved(then, now)
-        used_task: set[str] = set()
-        used_encoder: set[str] = set()
-        used_harness: set[str] = set()
-        if moved:
-            used_task = uses({"tasks.base", *targets(task)})  # a foreign one stands on the contract, too
-            used_encoder = uses({"encoders.base", *targets(encoder)})
-            used_harness = {name for name in uses({"seqbench.run"}) if name.startswith("seqbench/")}
-        kinds: dict[str, list[str]] = {"task": [], "encoder": [], "harness": [], "other": []}
-        for name in moved:
-            if name in used_harness:
-                kinds["harness"].append(name)
-            elif name.startswith("tasks/") and name in used_task:
-                kinds["task"].append(name)
-            elif name.startswith("encoders/") and name in (used_encoder | used_task):
-                kinds["encoder"].append(name)
-            else:
-                kinds["other"].append(name)
-        versions = packages()
-        return Changes(
-            **kinds,
-            known=bool(then),
-            data=_cards_changed(data),
-            packages={
-                name: (version, versions.get(name, "not installed"))
-                for name, version in sorted(then_packages.items())
-                if versions.get(name, "not installed") != version
-            },
-        )
+        kinds = _kinds(moved, _stood_on("tasks.base", task), _stood_on("encoders.base", encoder)) if moved else {}
+        return Changes(**kinds, known=bool(then), data=_cards(data), packages=_versions(then_packages))
 
     return found
+
+
+def _sorted_out(moved: list[str], used_task: frozenset[str], used_encoder: frozenset[str]) -> dict[str, list[str]]:
+    """Files that have changed, by what they are to a run whose task and encoder stand on some of them."""
+    used_harness = _uses(frozenset({"seqbench.run"}), ROOT)
+    kinds: dict[str, list[str]] = {"task": [], "encoder": [], "harness": [], "other": []}
+    for name in moved:
+        if name.startswith("seqbench/") and name in used_harness:
+            kinds["harness"].append(name)
+        elif name.startswith("tasks/") and name in used_task:
+            kinds["task"].append(name)
+        elif name.startswith("encoders/") and (name in used_encoder or name in used_task):
+            kinds["encoder"].append(name)
+        else:
+            kinds["other"].append(name)
+    return kinds
+
+
+def _other_versions(then: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    from seqbench.provenance import packages
+
+    now = packages()
+    return {
+        name: (version, now.get(name, "not installed"))
+        for name, version in sorted(then.items())
+        if now.get(name, "not installed") != version
+    }
 
 
 def _differing(then: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
@@ -130,7 +129,12 @@ def _files_now() -> dict[str, str]:
     return files()
 
 
+# A foreign class stands on the contract, too.
+_stood_on: Memo[frozenset[str]] = Memo(lambda contract, node: _uses(frozenset({contract, *targets(node)}), ROOT))
 _moved: Memo[list[str]] = Memo(_differing)
+_kinds: Memo[dict[str, list[str]]] = Memo(_sorted_out)
+_versions: Memo[dict[str, tuple[str, str]]] = Memo(_other_versions)
+_cards: Memo[list[str]] = Memo(lambda data: _cards_changed(data))
 _changes: Memo[Changes] = Memo(lambda *parts: _changed_to(_files_now())(*parts))
 
 
