@@ -250,6 +250,9 @@ def test_a_board_of_a_mirror_is_that_of_the_folder_and_fetches_what_is_new(
     (where / ids[2] / NAME).unlink()
     board(BUCKET, tmp_path / "far")
     assert fetched[-1].endswith(f"{ids[2]}/{NAME}")
+    other = bytes(reversed((where / ids[2] / NAME).read_bytes()))  # of the same size
+    MemoryFileSystem().pipe_file(f"/bucket/runs/{ids[2]}/{NAME}", other)
+    assert (fetch.fetched(BUCKET, cache) / ids[2] / NAME).read_bytes() == other
 
 
 def test_records_that_were_changed_in_the_store_are_left_out(tmp_path: Path) -> None:
@@ -279,6 +282,7 @@ def test_a_listing_writes_nowhere_but_in_its_folder(
             f"{this.upper()}/{NAME}",
         ),
         *(f"{this}/record.json\n", f"x{this}/record.json", "record.json"),
+        "fedcba9876543210/predictions.parquet",  # of no record
     ]
     root = "/bucket/runs"
     listing = {f"{root}/{name}": {"name": f"{root}/{name}", "size": 2} for name in (*hostile, f"{this}/{NAME}")}
