@@ -23,7 +23,7 @@ from seqbench.store import NAME, Store
 from seqbench.tuning import trial_config
 from seqbench.verify import command as verify
 from tests.seqbench import board_records as made
-from tests.seqbench.toy_cli import Toy
+from tests.seqbench.toy_cli import BASE, Toy
 from tests.seqbench.toy_config import toy_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,6 +166,17 @@ def test_a_sweep_puts_what_was_there_before_and_says_once_what_fails(toy: Toy, m
     assert "2 of 2 records could not be put" in failing.err
     assert toy(*grid, f"mirror={BUCKET}").code == 0
     assert {path.split("/")[3] for path in there()} == ids
+
+
+@pytest.mark.slow
+def test_processes_of_a_sweep_put_what_they_make(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "bring", lambda *_: None)  # of this process: theirs has done it
+    said = toy(*SHORT, "-m", "seed=0,1", "jobs=2", "mirror=file://mirror", base=[*BASE, "trainer.progress=false"])
+    assert said.code == 0, said.err
+    records = toy.records()
+    assert len(records) == 2
+    for path in records:
+        assert (toy.work / "mirror" / path.parent.name / NAME).read_bytes() == path.read_bytes()
 
 
 def test_trials_of_a_tuning_stay_where_they_are(tmp_path: Path) -> None:
