@@ -262,27 +262,27 @@ def test_stopped_by_who_watches(when: tuple[str, int], whole: Record, tmp_path: 
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_is_as_uninterrupted(tmp_path: Path) -> None:
+def test_killed_and_resumed_is_as_uninterrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Killed in a process of its own; test_kills.py goes on in others, too."""
     script = (
         "import sys; from pathlib import Path; from seqbench.run import run;"
         "from tests.seqbench.toy_config import broken, toy_config;"
-        "print(run(toy_config(Path(sys.argv[1]), broken('kill', 25))).record.model_dump_json())"
+        "run(toy_config(Path(sys.argv[1]), broken('kill', 25)))"
     )
-
-    def call(results: Path, **extra: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", script, str(results)]
-        return subprocess.run(command, cwd=ROOT, env=os.environ | extra, capture_output=True, text=True)
-
-    killed = call(tmp_path / "cut")
+    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path / "cut")], cwd=ROOT)
     assert killed.returncode == -signal.SIGKILL
     assert Store(tmp_path / "cut").all() == ([], [])
-    resumed = call(tmp_path / "cut", SEQBENCH_TOY_HEALTHY="1")
-    assert resumed.stderr.endswith("died in this run; it is taken over\n")
-    assert resumed.stderr.count("\n") == 1
-    straight = call(tmp_path / "straight", SEQBENCH_TOY_HEALTHY="1")
-    one, other = (Record.model_validate_json(done.stdout) for done in (resumed, straight))
-    assert one.resumed == 1
-    assert same_result(one, other)
+    monkeypatch.setenv("SEQBENCH_TOY_HEALTHY", "1")
+    capfd.readouterr()
+    resumed = run(toy_config(tmp_path / "cut", broken("kill", 25))).record
+    said = capfd.readouterr().err
+    assert said.endswith("died in this run; it is taken over\n")
+    assert said.count("\n") == 1
+    straight = run(toy_config(tmp_path / "straight", broken("kill", 25))).record
+    assert resumed.resumed == 1
+    assert same_result(resumed, straight)
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------
