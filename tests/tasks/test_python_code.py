@@ -188,9 +188,10 @@ def test_texts_have_the_sizes_asked_for() -> None:
 @pytest.mark.slow
 def test_the_default_task_has_its_windows_and_every_kind() -> None:
     data = PythonKinds(length=48, train=4000, valid=500, test=1000)
-    assert [len(data.read(split)) for split in SPLITS] == [4000, 500, 1000]
-    for split in SPLITS:
-        assert {kind for e in data.read(split) for kind in e.target if kind} == set(KINDS)
+    for split, size in zip(SPLITS, (4000, 500, 1000), strict=True):
+        examples = data.read(split)
+        assert len(examples) == size
+        assert {kind for e in examples for kind in e.target if kind} == set(KINDS)
 
 
 @pytest.mark.slow
