@@ -202,7 +202,7 @@ def test_an_alarm_that_is_lost_in_a_destructor_comes_again(monkeypatch: pytest.M
     with pytest.raises(TimedOut), Deadline(0.01).enforced():
         work()
     assert isinstance(lost[0].exc_value, TimedOut)
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 2.9  # neither sleep went on to its end
 
 
 def test_an_alarm_that_was_heard_does_not_disturb_what_is_saved_on_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from tests.seqbench.toy import ToyBatch, ToyEncoder, ToyTask
 from tests.seqbench.toy_config import toy_config
 
 SEEN: list[tuple[int, int]] = []  # real and all positions of each batch that is trained on
-PAUSE = 0.02  # seconds
+PAUSE = 0.04  # seconds: much, beside what else a step takes on a busy machine
 
 
 class WatchedEncoder(ToyEncoder):

@@ -123,6 +123,14 @@ def test_a_run_that_trains_for_itself(tmp_path: Path) -> None:
     assert pretraining.trainer_of(config_of(tmp_path, 0.5, tune=tune)) is None
 
 
+@pytest.mark.parametrize("rerun, trains", [("never", "never"), ("failed", "failed"), ("always", "never")])
+def test_the_run_that_trains_is_tried_again_where_it_failed_and_made_anew_never(rerun: str, trains: str) -> None:
+    """`always` is of the run that was asked for: else each share of a sweep would train for itself."""
+    trainer = pretraining.trainer_of(config_of(Path("results"), 0.5, rerun=rerun))
+    assert trainer is not None
+    assert trainer.rerun == trains
+
+
 def test_a_failure_of_the_training_is_told(tmp_path: Path) -> None:
     """The run that trains has a record of what went wrong; this one says which."""
     config = config_of(tmp_path, 0.5, **{"trainer.time_limit": 1e-3})

@@ -43,7 +43,16 @@ def left(source: Any, share: float, limit: int | None = None, of: Literal["sourc
 
 @pytest.mark.parametrize(
     "length, share, limit, kept",
-    [(10, 0.7, None, 7), (10, 0.71, None, 8), (3, 0.01, None, 1), (10, 1.0, None, 10), (10, 0.5, 4, 2), (2, 0.5, 4, 1)],
+    [
+        (10, 0.7, None, 7),
+        (100, 0.07, None, 7),
+        (50, 0.14, None, 7),
+        (10, 0.71, None, 8),
+        (3, 0.01, None, 1),
+        (10, 1.0, None, 10),
+        (10, 0.5, 4, 2),
+        (2, 0.5, 4, 1),
+    ],
 )
 def test_positions_that_are_left(length: int, share: float, limit: int | None, kept: int) -> None:
     channels = np.arange(2 * length, dtype=np.float32).reshape(length, 2)
