@@ -12,6 +12,7 @@ from typing import Any
 
 from seqbench.build import locate, paths_of, task_of
 from seqbench.config import RunConfig
+from seqbench.decisive import BUDGET_IF_SET, BUDGET_WITHOUT, TRAINER, TRAINER_IF_SET
 from seqbench.lineage import targets
 from seqbench.pretraining import before
 from seqbench.schema import Node
@@ -22,22 +23,6 @@ IDS = 3  # version of this recipe; in the hash
 
 OURS = ("encoders", "tasks", "torch")  # packages whose versions stand in the record; others are hashed by their source
 
-# What counts of the sections that are not hashed whole, each with its reason.
-TRAINER = (
-    "precision",  # other roundings, other weights
-    "accumulate",  # a step's batch in parts: sums in another order, other dropout masks
-    "clip",  # scales gradients
-)
-TRAINER_IF_SET = (
-    "padding_free",
-    "tf32",
-    "compile",
-)  # other roundings and dropout masks; came later, runs of before keep their ids
-BUDGET_WITHOUT = (
-    "eval_batch_tokens",  # how many rows are evaluated together changes no score
-    *("match", "target", "vary", "count", "tolerance", "matched"),  # what they solve stands in the encoder's node
-)
-BUDGET_IF_SET = ("tokens", "flops", "seconds")  # came later: runs of before keep their ids
 # Not hashed: accelerator, devices, nodes, strategy, workers, threads (where it runs, not what: the record names the
 # machine), progress, logger, label, task_label, results, rerun, allowed, names, study, overrides.
 

@@ -147,7 +147,10 @@ def _named_column(label: str, words: str, group: Sequence[Item]) -> Column:
 
 
 def rows_of(items: Sequence[Item]) -> list[Row]:
-    """One per label; several where one task has runs of it that differ in more than the seed."""
+    """One per label; several where one task has runs of it that differ in more than the seed.
+
+    Runs of a user's own encoder from before it was edited are a row of their own: another source, another encoder.
+    """
     by_label: dict[str, list[Item]] = {}
     for item in items:
         by_label.setdefault(item.label, []).append(item)
@@ -155,11 +158,15 @@ def rows_of(items: Sequence[Item]) -> list[Row]:
     rows = []
     setup, frozen = identity.setups(), Memo(identity.frozen)
     for label, members in sorted(by_label.items()):
-        named: dict[tuple[int, str], Flat] = {}
+        named: dict[tuple[int, str, tuple[str, ...]], Flat] = {}
         flats = []
+        newest = max((item.entry.record for item in members if item.entry), key=lambda r: r.started, default=None)
         for item in members:
             flat = setup(item.config)
-            flats.append(named.setdefault((id(flat), item.encoder), {**flat, "encoder": item.encoder}))
+            record = item.entry.record if item.entry else newest  # a cell that has not run is of the code of today
+            own = {f"source of {package}": sha256 for package, sha256 in record.code.own.items()} if record else {}
+            key = id(flat), item.encoder, tuple(own.values())
+            flats.append(named.setdefault(key, {**flat, "encoder": item.encoder, **own}))
         flats = _without_seeds(flats, members)
         # What differs between tasks alone (a budget per task) makes no second row; what differs within one does.
         keys: dict[str, None] = {}
@@ -175,6 +182,9 @@ def rows_of(items: Sequence[Item]) -> list[Row]:
             grouped.setdefault(frozen(chosen), (chosen, []))[1].append(item)
         groups = sorted(grouped.values(), key=lambda group: identity.frozen(group[0]))
         for (_, group), words in zip(groups, identity.distinctions([flat for flat, _ in groups]), strict=True):
+            before = group[0].config.get("pretrain")
+            if before and label == group[0].encoder and "pretrain=" not in words:  # weights of a run before are told
+                words = ", ".join(filter(None, (f"pretrain={before['name']}", words)))
             name = f"{label} ({words})" if words else label
             # a row that has not run yet has the family of its encoder's other rows
             families = [item.entry.record.encoder.family for item in group if item.entry]

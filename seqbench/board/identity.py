@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from seqbench.decisive import BATCHES_OF_EVALUATION, TRAINER, TRAINER_IF_SET
+
 Flat = dict[str, Any]
 NOT_A_ROW = frozenset(  # decides no score, or is the column's, or the replicate's
     (
@@ -24,15 +26,6 @@ NOT_A_ROW = frozenset(  # decides no score, or is the column's, or the replicate
         "experiment",
         "task",
         "hydra",
-    )
-)
-NOT_A_SETUP = frozenset(  # where it runs, not what: as in the id of a run
-    (
-        *(
-            f"trainer.{key}"
-            for key in ("progress", "save_every", "workers", "threads", "accelerator", "devices", "nodes", "strategy")
-        ),
-        "budget.eval_batch_tokens",
     )
 )
 HASH = re.compile(r"[0-9a-f]{64}")
@@ -57,8 +50,8 @@ def flatten(node: Any, path: str = "") -> Flat:
 
 def setup(config: Mapping[str, Any]) -> Flat:
     """What a row is made of: encoder, protocol, budget, optimizer, schedule and whatever else changes a score."""
-    flat = flatten({key: value for key, value in config.items() if key not in NOT_A_ROW})
-    return in_force({key: value for key, value in flat.items() if key not in NOT_A_SETUP})
+    sections = {key: value for key, value in config.items() if key not in NOT_A_ROW}
+    return in_force(flatten({"pretrain": None, **sections}))
 
 
 class Sections:
@@ -83,9 +76,10 @@ def setups() -> Sections:
 
 
 def in_force(flat: Flat) -> Flat:
-    """Without keys that say nothing: newer ones that are not used, what was solved, what was tuned.
+    """Without keys that say nothing: where it runs, newer ones that are not used, what was solved, what was tuned.
 
     A tuning is one key, for all of it together; the values that it found are not the row's set-up, the search is.
+    A run before this one has its name as `pretrain`, beside what else it is made of.
     """
     matching = flat.get("budget.match") is not None
     tuning = {key: value for key, value in flat.items() if key.startswith("tune.")}
@@ -94,7 +88,8 @@ def in_force(flat: Flat) -> Flat:
     kept = {
         key: value
         for key, value in flat.items()
-        if not (value is None and key in IF_SET)
+        if _decides(key)
+        and not (value is None and key in IF_SET)
         and not key.startswith(SOLVED)
         and (matching or key not in ("budget.vary", "budget.count"))
         and key not in tuning
@@ -106,7 +101,17 @@ def in_force(flat: Flat) -> Flat:
             f"{tuning.get('tune.trials')} trials, {tuning.get('tune.sampler')} "
             f"{hashlib.sha256(asked.encode()).hexdigest()[:4]}"
         )
-    return kept
+    kept |= {key: kept.get(key) or False for key in map("trainer.{}".format, TRAINER_IF_SET)}
+    name = kept.pop("pretrain.name", None)
+    return kept if name is None else {"pretrain": name, **kept}
+
+
+def _decides(key: str) -> bool:
+    """Whether a key changes scores, of the sections where not all do."""
+    section, _, name = key.rpartition(".")
+    if section == "trainer":
+        return name in (*TRAINER, *TRAINER_IF_SET)
+    return not (section.endswith("budget") and name == BATCHES_OF_EVALUATION)
 
 
 def whole(config: Mapping[str, Any]) -> Flat:

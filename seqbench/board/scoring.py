@@ -181,8 +181,7 @@ def _unequal(records: Sequence[Any]) -> dict[str, Counter[Any]]:
 
 
 def _race(sections: dict[str, Any]) -> identity.Flat:
-    flat = identity.in_force(identity.flatten({key: sections[key] for key in RACE if key in sections}))
-    return {key: value for key, value in flat.items() if key not in identity.NOT_A_SETUP}
+    return identity.in_force(identity.flatten({key: sections[key] for key in RACE if key in sections}))
 
 
 def _labels_a_step(records: Sequence[Any]) -> list[float]:
