@@ -93,7 +93,7 @@ def _fetch(system: Any, listed: Mapping[str, Mapping[str, Any]], folder: Path) -
         (folder / name).unlink(missing_ok=True)
     if new:
         _say(new, listed)
-    kept = {name: state for name, state in now.items() if name not in set(new)}
+    kept = {name: now[name] for name in now.keys() - set(new)}
     try:
         for start in range(0, len(new), TOGETHER):
             some = new[start : start + TOGETHER]
