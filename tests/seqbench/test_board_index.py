@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,17 @@ def test_a_record_that_goes_or_comes_is_gone_or_there(results: Path) -> None:
     assert len(kept) > 50
     path.write_bytes(content)
     assert path.parent.name in [e.folder.name for e in collect.read(results, index=True)[0]]
+
+
+def test_a_copied_folder_is_told_each_time_and_gets_no_entry(results: Path) -> None:
+    """Its record is another's: counted twice, it would make one seed two."""
+    folder = one(results)
+    shutil.copytree(folder, results / "copied")
+    for _ in range(2):
+        entries, problems = collect.read(results, index=True)
+        assert [entry.folder.name for entry in entries].count("copied") == 0
+        assert sum("copied" in problem and "another name" in problem for problem in problems) == 1
+    assert "copied" not in {name for _, shard in index.Index(results, "test").load() for name in shard.names}
 
 
 def test_a_fresh_file_gets_no_entry(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
