@@ -22,9 +22,9 @@ from encoders.trivial import Trivial
 from seqbench import cost, invariance, match, predictions, process, provenance, randomness, spent
 from seqbench.build import build_encoder, is_trivial, judge
 from seqbench.casualty import cluster_of, is_memory, oom_kills, saved_in
-from seqbench.config import RunConfig
+from seqbench.config import RunConfig, default_allowed
 from seqbench.crew import RankFailed, size_of, summoned, threads_of
-from seqbench.errors import ConfigError, RecordError, Unwritable
+from seqbench.errors import ConfigError, RecordError, Unwritable, place_in
 from seqbench.facts import device_of, facts, now
 from seqbench.fit import Fitted, fit
 from seqbench.health import Deadline, Diverged, TimedOut
@@ -284,7 +284,10 @@ class Attempt:
             return self._write(error.status, str(error), step)
         if isinstance(error, TimedOut):
             return self._write("timed_out", f"{error}; the same command goes on", self.progress.step)
-        reason = "\n".join(f"{type(error).__name__}: {error}".strip().splitlines()[:2])[:400]
+        first, *second = f"{type(error).__name__}: {error}".strip().splitlines()[:2]
+        own = place_in(error, [package for package in self.config.allowed if package not in default_allowed()])
+        first += f" (in {own})" if own and len(first) < 300 else ""  # a frame of torch's says little to whom it is news
+        reason = "\n".join([first, *second])[:400]
         step = self.progress.step + 1
         if is_memory(error, killed=(oom_kills() or 0) > (self.oom_kills or 0)):
             return self._write("out_of_memory", reason, step)

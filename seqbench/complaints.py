@@ -12,10 +12,11 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from seqbench.compose import compose, groups, options
+from seqbench.compose import CONFIGS, compose, groups, options
 from seqbench.errors import ConfigError, RecordError
 from seqbench.grid import parse_one
-from seqbench.source import suggest
+from seqbench.signature import Unreadable, read_signature
+from seqbench.source import NoTarget, suggest
 from tasks.data.base import DataError
 
 
@@ -96,14 +97,42 @@ def _unknown_key(key: str, overrides: Sequence[str], loader: ConfigLoader) -> st
             known = {str(name) for name in node if name != "hydra"} | (set() if i else {*groups(loader)} - {"hydra"})
             near = suggest(part, sorted(known), f"{parent}." if parent else "")
             typed = next((o for o in overrides if o.startswith(key + "=")), f"{key}=VALUE")
-            return f"{key}: no such key{near}" + (
-                "" if near.startswith(" (") else f"; a new key is added with +{typed}"
-            )
+            if other := _in_other_reader(parent, part, node):
+                return f"{key}: no such key of this reader of data; own_data@{parent}={other} has it"
+            closed = near.startswith(" (") or not _may_take(node, part, f"{parent}._target_=", overrides)
+            return f"{key}: no such key{near}" + ("" if closed else f"; a new key is added with +{typed}")
         if OmegaConf.is_interpolation(node, part):  # task.tokenizer, where a file of configs/tokenizer was chosen
             place = str(dict(node.items_ex(resolve=False))[part]).strip("${}")
             return f"{key}: {'.'.join(parts[: i + 1])} is taken from {place}; set {'.'.join([place, *parts[i + 1 :]])}"
         node = OmegaConf.select(node, part, throw_on_missing=False)
     return f"{key}: no such key"
+
+
+def _may_take(node: DictConfig, part: str, setting: str, overrides: Sequence[str]) -> bool:
+    """Whether a key could be added: to a section without a class, or to one whose class has, or may have, such an
+    argument. `setting` is how an override of the class begins.
+    """
+    if (
+        "_target_" not in node
+        or OmegaConf.is_missing(node, "_target_")
+        or any(o.startswith(setting) for o in overrides)
+    ):
+        return True
+    try:
+        signature = read_signature(str(node["_target_"]))
+    except (NoTarget, Unreadable):
+        return True
+    return signature.open or part in signature.hints
+
+
+def _in_other_reader(parent: str, part: str, node: DictConfig) -> str | None:
+    """The other file of configs/own_data that has a key, where one of them is the reader of a task's own data."""
+    if parent != "task.data":
+        return None
+    readers = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((CONFIGS / "own_data").glob("*.yaml"))}
+    if node.get("_target_") not in {reader["_target_"] for reader in readers.values()}:
+        return None
+    return next((name for name, reader in readers.items() if part in reader), None)
 
 
 def _without(overrides: Sequence[str], loader: ConfigLoader) -> DictConfig | None:

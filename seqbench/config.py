@@ -161,10 +161,18 @@ def check_config(
             runtime = ("params",) if key == "optimizer" else ()
             mistakes = [line for line in mistakes if not line.startswith(f"{key}: ")]
             nodes[key], wrong = look(tree[key], key, allowed, kind=kind, runtime=runtime)
-            mistakes += wrong
+            mistakes += wrong if found else [_filed(line, key, getattr(names, key, None)) for line in wrong]
     if config is None or mistakes:
         raise join(mistakes)
     return config.model_copy(update=nodes)
+
+
+def _filed(line: str, key: str, name: str | None) -> str:
+    """What is missing of a node, with where it belongs: in the file that was chosen for it."""
+    missing = re.fullmatch(rf"{key}\.([A-Za-z_.]+): missing", line)
+    if missing is None or not name:
+        return line
+    return f"{line}; its class needs it: write it into {key}/{name}.yaml, or give +{key}.{missing.group(1)}=VALUE"
 
 
 def _given(tree: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Sequence
+
+
+def place_in(error: BaseException, packages: Sequence[str]) -> str:
+    """`my_package/window.py, line 34, Window.forward`: the last frame of an error in these packages; "" without one.
+
+    The file is told from its package on, so that it says nothing of the machine.
+    """
+    found = ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        name = str(frame.f_globals.get("__name__", ""))
+        if any(name == package or name.startswith(f"{package}.") for package in packages):
+            file = frame.f_code.co_filename.replace("\\", "/").split("/")
+            depth = name.count(".") + (2 if file[-1] == "__init__.py" else 1)
+            found = f"{'/'.join(file[-depth:])}, line {line}, {frame.f_code.co_qualname}"
+    return found
+
 
 def printable(text: str) -> str:
     """Without control characters: a stranger's file shall not write to the terminal what it wants."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -126,7 +127,8 @@ class _Comparison:
     ) -> tuple[Variation, Losses]:
         """What came of these batches, and their losses; `expected` is what the losses should be, where it is known."""
         try:
-            got = self.evaluator.over(SPLIT, batches, workers=workers, seconds=self.seconds)
+            with _without_advice():
+                got = self.evaluator.over(SPLIT, batches, workers=workers, seconds=self.seconds)
         except Exception as error:  # an encoder that can't read a row by itself is a finding, and no failure of the run
             text = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             return Variation(rows=0, verdict="failed", reason=text, tolerance=self.tolerance), []
@@ -191,6 +193,14 @@ def _stretched(sample: NDArray[np.int64], longest: int, lengths: NDArray[np.int6
     room = batching.rows if batching.rows is not None else (batching.tokens or 1) // max(1, int(lengths[longest]))
     step = max(1, room - 1)
     return [np.append(shorter[i : i + step], longest) for i in range(0, len(shorter), step)]
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Without torch's advice on the number of workers: two are what is tested, however many cores there are."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        yield
 
 
 @contextmanager

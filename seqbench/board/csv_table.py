@@ -27,7 +27,7 @@ FIELDS = (
         "win_rate_low",
     ),
     *("win_rate_high", "iqm", "iqm_low", "iqm_high", "iqm_tasks"),
-    *("rank_notes", "tasks", "p_to_best", "places"),
+    *("rank_notes", "tasks", "difference", "difference_low", "difference_high", "p_to_best", "places"),
     *("machine_class", *(cost.key for cost in COSTS), "costs_on_other_machines"),
 )
 
@@ -95,6 +95,8 @@ def _line(board: Board, column: Column, row: Row, cell: Cell) -> dict[str, Any]:
         **_ends("iqm", row.iqm_interval),
         "iqm_tasks": row.iqm_tasks,
         "rank_notes": "; ".join(row.told),
+        "difference": cell.difference,  # to the best row of the column
+        **_ends("difference", cell.difference_interval),
         "p_to_best": cell.p,
         "places": None if cell.places is None else f"{cell.places[0]} to {cell.places[1]}",
         "tasks": row.tasks,

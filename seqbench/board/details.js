@@ -5,6 +5,7 @@ function detailsOf(data, row, column) {
   const panel = make("div", { class: "panel" });
   panel.append(make("h3", {}, `${data.rows[row].label} on ${data.columns[column].label}`));
   if (cell.basis) panel.append(make("p", {}, `Interval over ${cell.basis}.`));
+  if (cell.difference) panel.append(make("p", {}, cell.difference));
   for (const note of cell.notes) panel.append(make("p", {}, note));
   if (cell.missing.length) panel.append(make("p", {}, `Not run: ${cell.missing.length === 1 ? "seed" : "seeds"} ${cell.missing.join(", ")}.`));
   if (!runs.length) {

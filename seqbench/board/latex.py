@@ -68,8 +68,8 @@ def _task(board: Board, column: Column) -> str:
             ]
             lines.append((row.trivial, [*start, *costs]))
     machines = "; ".join(f"{letters[m]}: {escape(m)}" for m in column.machines)
-    splits = "".join(f" {account.line()}." for account in column.accounts)
-    caption = f"{escape(column.label)}, {column.examples or 0} examples. Machine {machines or '--'}.{escape(splits)}"
+    caption = f"{escape(column.label)}, {column.examples or 0} examples. Machine {machines or '--'}."
+    caption = " ".join([caption, *(f"{escape(account.line())}." for account in column.accounts)])
     return _table(heads, lines, caption=caption, label=f"task{board.columns.index(column)}")
 
 

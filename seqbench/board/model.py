@@ -87,6 +87,8 @@ class Cell:
     best: bool = False  # the best mean of its column
     tied: bool = False  # the best, or not told from it, be it that nothing is known of the error
     p: float | None = None  # of no difference to the best, corrected for all comparisons of the board
+    difference: float | None = None  # mean less that of the best; None for the best
+    difference_interval: tuple[float, float] | None = None  # at the board's confidence, not corrected for their number
     places: tuple[int, int] | None = None  # first and last that it may truly have in its column, floors included
     seeds: tuple[int, ...] = ()
     examples: int | None = None

@@ -92,6 +92,7 @@ def payload(board: Board, *, out: Path) -> dict[str, Any]:
     }
     rows = {row.id: i for i, row in enumerate(board.rows)}
     columns = {column.id: i for i, column in enumerate(board.columns)}
+    by_id = {column.id: column for column in board.columns}
     machines = words.machines(board)
     numbers = {machine: i for i, machine in enumerate(machines)}
     return {
@@ -125,6 +126,7 @@ def payload(board: Board, *, out: Path) -> dict[str, Any]:
                 "low": cell.low,
                 "high": cell.high,
                 "basis": cell.basis,
+                "difference": words.difference(cell, by_id[cell.column], board),
                 "notes": cell.notes,
                 "missing": [expected.seed for expected in cell.missing],
                 "costs": [{"machine": numbers[line.machine], **line.values} for line in cell.costs],

@@ -102,9 +102,16 @@ def _mark(
             basis=f"{cells[name, column.id].basis}. To the best, {ONE_SEED}" if both else cells[name, column.id].basis,
             best=c == best,
             tied=not p <= level,  # NaN, where nothing is known of the error, tells nothing apart
+            difference=None if c == best else float(pairs.difference_CC[c, best]),
+            difference_interval=None if c == best else _ends(pairs, c, best),
             p=None if c == best or np.isnan(p) else float(p),
             places=possible[c],
         )
+
+
+def _ends(pairs: Pairs, a: int, b: int) -> tuple[float, float] | None:
+    low, high = float(pairs.low_CC[a, b]), float(pairs.high_CC[a, b])
+    return (low, high) if np.isfinite(low) and np.isfinite(high) else None
 
 
 def _task(
@@ -196,7 +203,9 @@ def _notices(tasks: Sequence[Task], rows: Sequence[Row], placed: int) -> list[st
     if without and len(without) < placed:
         notices.append(f"Not in the interquartile mean, for want of a trivial row: {', '.join(without)}.")
     elif without:
-        notices.append("No interquartile mean: no task has a trivial row (encoder=majority, repeat_last).")
+        floors = [row.label for row in rows if row.trivial]
+        why = f"no trivial row has a score yet ({', '.join(floors)})" if floors else "no task has a trivial row"
+        notices.append(f"No interquartile mean: {why}{'' if floors else ' (encoder=majority, repeat_last)'}.")
     if under:
         notices.append(
             f"Not in the interquartile mean, since no row is better than the trivial one: {', '.join(under)}."

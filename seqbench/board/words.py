@@ -147,15 +147,36 @@ def method(board: Board) -> str:
         f"Scores are means over seeds on the {board.split} split; {level} intervals are over seeds and examples "
         "together, by their variance components, and where there is one seed over its examples alone. "
         f"Bold: the best of a task and every row that could not be told from it, if only since nothing is known of "
-        f"its error, paired on examples, at "
-        f"{100 - 100 * board.confidence:g} % after Holm's correction over the {board.comparisons} comparisons of the "
-        f"board (all pairs of rows of a task). {alone}Mean rank and win rate are over the tasks where a row has a "
-        "place, among all rows but the trivial ones; their intervals are over new seeds and examples of the same "
-        "tasks, and too narrow for a row's true rank where rows are close, more so with one seed a row. "
+        f"its error, paired on examples{_corrected(board)}. {alone}"
+        "Mean rank and win rate are over the tasks where a row has a place, among all rows but the trivial ones; their "
+        "intervals are over new seeds and examples of the same tasks, and too narrow for a row's true rank where rows "
+        "are close, more so with one seed a row. "
         "IQM: interquartile mean of the runs' scores, in per cent of the way from the trivial row to the best of the "
         "board or the best known. Runs that failed are not averaged into scores: "
         "a cell without any other ranks last, and in the IQM each counts as 0."
     )
+
+
+def _corrected(board: Board) -> str:
+    """The level of comparisons, and what they are corrected for."""
+    level = f", at {100 - 100 * board.confidence:g} %"
+    if board.comparisons == 0:
+        return "; so far no two rows of a task can be compared"
+    if board.comparisons == 1:
+        return f"{level} (one comparison, so without a correction)"
+    over = f"the {board.comparisons} comparisons of the board (all pairs of rows of a task)"
+    return f"{level} after Holm's correction over {over}"
+
+
+def difference(cell: Cell, column: Column, board: Board) -> str:
+    """`Less the best row: -1.2 % (95 % interval [-3.0, 0.6], ...)`; nothing where there is none."""
+    if cell.difference is None:
+        return ""
+    unit = f" {column.scale.unit}" if column.scale.unit else ""
+    ends = column.scale.interval(*(cell.difference_interval or (None, None)))
+    level = f"{100 * board.confidence:g} % interval"
+    told = f"{level} {ends}, not corrected for the number of comparisons" if ends else f"no {level}"
+    return f"Less the best row: {column.scale.number(cell.difference, signed=True)}{unit} ({told})."
 
 
 def _one_seed(board: Board) -> bool:

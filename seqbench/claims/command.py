@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +30,10 @@ LEVEL = 0.95  # of the intervals of docs/claims.md
 HELP = """python scripts/claims.py [--config-dir FOLDER] claim=NAME [key=value ...] | claims=all
 
 Runs the study of a published system's claim (what has a record is not run again) and gives its verdict:
-reproduced, not reproduced, inconclusive. Claims: {names}
+reproduced, not reproduced, inconclusive.
+
+Claims with a published verdict (docs/claims.md): {judged}
+Claims that have not been run yet: {others}
 
 Keys and their defaults:
 
@@ -93,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(arguments):
-        print(HELP.format(names=", ".join(sheet.names()) or "none yet") + DEFAULTS.read_text(encoding="utf-8"))
+        print(_help(sheet.names()) + DEFAULTS.read_text(encoding="utf-8"))
         return 0
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a package of the user's, as for train.py
@@ -107,6 +111,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConfigError, RecordError) as error:
         print(error, file=sys.stderr)
         return USER_ERROR
+
+
+def _help(names: Sequence[str]) -> str:
+    """What the command does, and which claims there are; kept verdicts are read by their names alone."""
+    path = PUBLISHED / "claims.json"
+    published = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
+    told = {
+        "judged": ", ".join(name for name in names if name in published) or "none",
+        "others": ", ".join(name for name in names if name not in published) or "none",
+    }
+    return HELP.format(**told)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

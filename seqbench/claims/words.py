@@ -9,6 +9,8 @@ from seqbench.claims.estimate import Estimate
 from seqbench.claims.sheet import Claim, Comparison
 from seqbench.claims.verdict import Judged, Outcome, fits
 
+UNITS = {"_ms": "ms", "seconds": "s", "_mib": "MiB"}  # by how a quantity's name ends
+
 
 def number(value: float) -> str:
     """Four digits, as few as needed: 0.0123, 12.35, 12,350, 1.235e+09."""
@@ -72,6 +74,13 @@ def said(comparison: Comparison, outcome: Outcome) -> str:
     return outcome.verdict if comparison.decides else "beside"
 
 
+def side(value: float, comparison: Comparison) -> str:
+    """The number of a side, with its unit where the name of the quantity tells it: `66.67 ms`."""
+    ends = () if comparison.exponent_over is not None else UNITS.items()
+    unit = next((unit for ending, unit in ends if comparison.of.endswith(ending)), "")
+    return f"{number(value)} {unit}".rstrip()
+
+
 def table(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
     """All claims that have a verdict, as a Markdown table, then what each comparison came to."""
     rows = ["| claim | statement | published | verdict | command | runs, time |", f"|{'---|' * 6}"]
@@ -91,13 +100,13 @@ def table(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
         details += ["| comparison | measured | claimed | here (95 % interval) | a | b | |", f"|{'---|' * 7}"]
         for comparison, outcome in zip(claim.comparisons, judged.outcomes, strict=True):
             found = outcome.estimate
-            b = "" if found is None or found.b is None else number(found.b)
+            b = "" if found is None or found.b is None else side(found.b, comparison)
             cells7 = (
                 comparison.name,
                 measure(comparison),
                 bound(comparison) or comparison.published or "",
                 shown(found),
-                "" if found is None else number(found.a),
+                "" if found is None else side(found.a, comparison),
                 b,
                 said(comparison, outcome),
             )

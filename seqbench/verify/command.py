@@ -19,6 +19,7 @@ from seqbench.config import default_allowed
 from seqbench.errors import ConfigError, RecordError, printable
 from seqbench.fetch import local
 from seqbench.folder import Place
+from seqbench.published import PUBLISHED
 from seqbench.record import Record
 from seqbench.settings import read as read_settings_of
 from seqbench.store import ID, NAME, read, reason_of
@@ -135,11 +136,14 @@ def _named(name: str, results: Path) -> list[Chosen]:
     if path.is_dir() and (inside := _in_folder(path)):
         return inside
     if re.fullmatch(r"[0-9a-f]+", name):
-        matching = sorted(place for place in results.glob(f"{name}*/{NAME}"))
-        if len(matching) == 1:
-            return [_chosen(matching[0])]
-        if matching:
-            raise ConfigError(f"run: {name} is the beginning of {len(matching)} ids under {results}; write more of it")
+        for folder in (results, PUBLISHED):  # one's own before those that came with the code
+            matching = sorted(folder.glob(f"{name}*/{NAME}"))
+            if len(matching) == 1:
+                return [_chosen(matching[0])]
+            if matching:
+                raise ConfigError(
+                    f"run: {name} is the beginning of {len(matching)} ids under {folder}; write more of it"
+                )
         if ID.fullmatch(name) and (by := holder(results / name)):
             raise ConfigError(f"run: {by} works on {name}, which has no record yet; wait for it, then verify")
     raise ConfigError(f"run: {name} is neither the id of a record under {results} nor the path of one")

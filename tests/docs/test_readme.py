@@ -8,9 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from seqbench import calibration, cli, data_command, leaderboard, leakage_command
 from seqbench.claims import command as claims
+from seqbench.grid import read_study
 from seqbench.verify import command as verify
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +51,23 @@ def commands() -> list[str]:
     return [line for line in lines if line and CLUSTER not in line]
 
 
+def study() -> str:
+    """The study that the README writes out."""
+    [content] = re.findall(r"^```yaml\n(name: .*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    return str(content)
+
+
+def test_the_study_of_the_readme_is_planned_as_it_says() -> None:
+    grid = read_study("mine", yaml.safe_load(study()), [])
+    assert len(grid.cells) == 3 * 2 * 2 + 1
+    for cell in grid.cells:
+        assert cell["jobs"] == "jobs=2"
+        assert cell["trainer.threads"] == "trainer.threads=1"
+        assert cell.get("budget.steps") == ("budget.steps=300" if cell["task"] == "task=digits" else None)
+        assert cell.get("encoder.dim") == ("encoder.dim=64" if cell["encoder"] == "encoder=bilstm" else None)
+        assert cell.get("pretrain") == ("pretrain=lm" if cell["task"] == "task=python_code" else None)
+
+
 def test_there_are_commands_of_each_kind() -> None:
     heads = {" ".join(line.split()[:2]) for line in commands()}
     scripts = {f"python scripts/{name}.py" for name in ("train", "leaderboard", "data", "verify", "leakage")}
@@ -61,6 +80,7 @@ def test_folders_of_results_are_not_in_git_but_published_ones() -> None:
 
     assert ignored("results/0123/record.json")
     assert ignored("results_mine/0123/record.json")
+    assert ignored("results/published/0123/verified.json")
     assert not ignored("results/published/0123/record.json")
 
 
@@ -70,6 +90,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rows = [f"{'good' if i % 2 else 'bad'} film number {i},{i % 2}" for i in range(60)]
     (tmp_path / "reviews.csv").write_text("\n".join(["text,stars", *rows]) + "\n")
     (tmp_path / "my_package.py").write_text(OWN_ENCODER)
+    (tmp_path / "my_configs" / "study").mkdir(parents=True)
+    (tmp_path / "my_configs" / "study" / "mine.yaml").write_text(study())
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     return tmp_path
@@ -119,6 +141,8 @@ def test_command(line: str, place: Path, request: pytest.FixtureRequest, monkeyp
         short = [word for word in SHORT if not word.startswith("budget.steps") or "budget=tokens" not in arguments]
         short += ["budget.tokens=5000"] if "budget=tokens" in arguments else []
         short += ["tune.trials=2", "encoder=lstm"] if "tune=random" in arguments else []
+        if "study=mine" in arguments:
+            arguments = [*arguments, "task=digits", "seed=0", "jobs=1"]
         if any(word.startswith("pretrain=") for word in arguments):
             short += ["pretrain.budget.steps=2", "pretrain.budget.eval_every=2", "pretrain.budget.eval_limit=8"]
             short += ["pretrain.task.data.valid=2000", "pretrain.task.data.test=2000", "task.data.test=40"]

@@ -79,7 +79,11 @@ COMMAND_LINE = [
     LINE("an endless sweep", "-m optimizer.lr=interval(0,1)", "optimizer.lr: interval(0,1) has no end"),
     LINE("adding what is there", "+encoder.dim=3", "encoder.dim: exists already; leave the + away"),
     LINE("deleting what is not there", "~encoder.heads", "encoder.heads: does not exist"),
-    LINE("deleting what is needed", "~encoder.dim", "encoder.dim: missing"),
+    LINE(
+        "deleting what is needed",
+        "~encoder.dim",
+        "encoder.dim: missing; its class needs it: write it into encoder/toy.yaml",
+    ),
     LINE("an unknown option", "--fast", "unrecognized arguments: --fast; --help lists what there is"),
     LINE("two modes", "-m --cfg job", "only one of --run, --multirun, --cfg"),
     LINE("an unknown kind of config", "--cfg jobs", "invalid choice: 'jobs'"),
@@ -152,6 +156,16 @@ PAIRS = [
         ("no checkpoint", "encoder=pretrained task=sst2", "encoder.path: missing; give it a value"),
         ("no such checkpoint", "encoder=pretrained encoder.path=nowhere/at/all task=sst2", "encoder.path"),
         ("no file of one's own", "encoder=bag task=own_classification", "task.data.train: missing; give it a value"),
+        (
+            "a column of tables for CoNLL",
+            "encoder=bag task=own_labelling task.data.train=tags.jsonl task.data.columns.source=tokens",
+            "task.data.columns.source: no such key of this reader of data; own_data@task.data=files has it",
+        ),
+        (
+            "an argument that a class of torch's has",
+            "encoder=bag task=digits optimizer.capturable=true",
+            "a new key is added with +optimizer.capturable=true",
+        ),
         ("a sweep of misfits", "-m encoder=bilstm,bag task=scan", "bilstm x scan: needs a Decoder"),
     ]
 ]

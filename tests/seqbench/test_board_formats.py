@@ -93,6 +93,11 @@ def test_csv_has_a_line_per_cell_with_every_number(board: Board) -> None:
         assert line["state"] == cell.state
         assert (float(line["mean"]) if line["mean"] else None) == cell.mean
         assert (float(line["high"]) if line["high"] else None) == cell.high
+        ends = cell.difference_interval or (None, None)
+        for key, value in zip(
+            ("difference", "difference_low", "difference_high"), (cell.difference, *ends), strict=True
+        ):
+            assert (float(line[key]) if line[key] else None) == value
         if cell.costs:
             assert float(line["parameters"]) == cell.costs[0].values["parameters"]
             assert line["machine_class"] == cell.costs[0].machine
@@ -125,6 +130,9 @@ def test_latex_tables_are_whole(board: Board, hostile: Board) -> None:
     content = latex.render(board)
     assert check_latex(content) == 1 + len(board.columns)
     assert r"\textbf{88.8}" in content
+    captions = re.findall(r"\\caption\{(.*)\}", content)
+    assert any(". test: " in caption for caption in captions)
+    assert not [caption for caption in captions if re.search(r"[a-z]\.(train|valid|test):", caption)]
     assert r"\emph{majority}" in content
     assert r"encoder\_only (depth=6)" in content
     check_latex(latex.render(hostile))

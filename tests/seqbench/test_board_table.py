@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from seqbench.board import collect, examples, identity, text
+from seqbench.board import collect, examples, identity, text, words
 from seqbench.board.collect import Expected
-from seqbench.board.model import Board, Cell
+from seqbench.board.model import Board, Cell, Column
 from seqbench.board.summary import Method
 from seqbench.board.table import build
 from seqbench.decisive import TRAINER, TRAINER_IF_SET
@@ -84,6 +85,33 @@ def test_best_group(board: Board) -> None:
     assert not cell(board, "majority", "etth1").tied
     for column in board.columns:
         assert sum(cell(board, row.id, column.id).best for row in board.rows) == 1
+
+
+def test_differences_to_the_best_are_those_of_means_with_an_interval(board: Board) -> None:
+    for column in board.columns:
+        there = [cell(board, row.id, column.id) for row in board.rows]
+        [best] = [found for found in there if found.best]
+        assert (best.difference, best.difference_interval) == (None, None)
+        assert words.difference(best, column, board) == ""
+        others = [found for found in there if found.mean is not None and not found.best]
+        assert others
+        for found in others:
+            assert found.mean is not None
+            assert best.mean is not None
+            assert found.difference == pytest.approx(found.mean - best.mean)
+            if found.difference_interval is not None:
+                low, high = found.difference_interval
+                assert low < found.mean - best.mean < high
+                assert (low + high) / 2 == pytest.approx(found.difference)
+                assert found.tied or not low <= 0 <= high, "told apart by p, so the interval is off 0"
+    seen = words.difference(cell(board, "decoder_only", "listops"), column_of(board, "listops"), board)
+    assert re.fullmatch(
+        r"Less the best row: -\d+\.\d % \(95 % interval \[-[\d.]+, -?[\d.]+\], not corrected .*\)\.", seen
+    )
+
+
+def column_of(board: Board, name: str) -> Column:
+    return next(column for column in board.columns if column.id == name)
 
 
 def test_undefined_scores_are_a_dash_and_not_a_zero(board: Board) -> None:

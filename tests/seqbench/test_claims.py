@@ -474,6 +474,28 @@ def test_what_does_not_decide_is_beside(runs: list[Run]) -> None:
     assert [words.number(x) for x in (0.012345, 104331.0, 1.2345e9)] == ["0.01235", "104,331", "1.234e+09"]
 
 
+def test_the_number_of_a_side_has_its_unit_where_the_quantitys_name_tells_it() -> None:
+    of = {"cost/latency.p50_ms": "66.67 ms", "cost/train_seconds": "66.67 s", "cost/peak_memory_mib": "66.67 MiB"}
+    for name, shown in {**of, "test/accuracy": "66.67", "cost/parameters": "66.67"}.items():
+        assert words.side(66.6666, comparison(of=name)) == shown
+    assert words.side(1.2, comparison(of="cost/latency.p50_ms", exponent_over="task.window")) == "1.2"
+
+
+def test_help_tells_the_claims_that_have_a_verdict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "PUBLISHED", tmp_path)
+    (tmp_path / "claims.json").write_text('{"informer": {}, "gone": {}}')
+    assert command.main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "published verdict (docs/claims.md): informer\n" in out
+    others = out.partition("not been run yet: ")[2].splitlines()[0].split(", ")
+    assert {*others, "informer"} == set(sheet.names())
+    (tmp_path / "claims.json").unlink()
+    assert command.main(["--help"]) == 0
+    assert "(docs/claims.md): none\n" in capsys.readouterr().out
+
+
 def test_the_page_holds_hostile_words_harmlessly(runs: list[Run]) -> None:
     hostile = "</script><script>alert(1)</script>"
     this = claim(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,6 +155,14 @@ def test_a_row_that_can_not_be_read_alone_is_a_finding() -> None:
     assert found["batch_1"].verdict == "failed"
     assert found["batch_1"].reason == "RuntimeError: expected more than 1 value"
     assert found["workers_0"].verdict == "same"
+
+
+def test_torchs_advice_on_workers_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On one core torch warns that two workers are many; warnings are errors here, and would be a finding."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert checked(ToyEncoder)["workers_2"].verdict == "same"
+    with pytest.warns(UserWarning, match="something else"), invariance._without_advice():
+        warnings.warn("something else", UserWarning, stacklevel=1)
 
 
 def test_rows_of_one_length_have_no_padding() -> None:

@@ -258,6 +258,15 @@ def test_malformed(case: Case, toy: Toy, monkeypatch: pytest.MonkeyPatch) -> Non
         assert {path: path.read_bytes() for path in toy.records()} == before
 
 
+def test_no_plus_is_advised_for_a_key_that_the_class_does_not_take(toy: Toy) -> None:
+    said = toy("encoder.heads=2")
+    assert said.code == 2
+    assert said.err.startswith("encoder.heads: no such key; there is")
+    assert "+" not in said.err
+    other = toy("encoder._target_=my_package.Mine", "encoder.heads=2")
+    assert "a new key is added with +encoder.heads=2" in other.err
+
+
 def test_the_table_is_long_and_its_names_differ() -> None:
     assert len(TABLE) >= 60
     assert len({case.name for case in TABLE}) == len(TABLE)

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -299,7 +300,10 @@ def test_failure_is_a_record(
 ) -> None:
     config = toy_config(tmp_path, broken(how, 13))
     record = run(config).record
-    assert (record.status, record.reason, record.failed_at_step) == (status, reason, 7)
+    told, _, place = (record.reason or "").partition(" (in ")
+    assert (record.status, told, record.failed_at_step) == (status, reason, 7)
+    own = r"tests/seqbench/toy\.py, line \d+, BrokenEncoder\.forward\)"
+    assert re.fullmatch(own if status == "failed" else "", place)
     assert [p.step for p in record.curves] == [5]
     assert record.scores == {}
     assert (folder_of(record) / "error.log").is_file() == (status == "failed")

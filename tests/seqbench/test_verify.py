@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from seqbench import provenance, verified
+from seqbench.errors import ConfigError
 from seqbench.run import run
 from seqbench.verify import command
 from tests.seqbench.toy_config import broken, toy_config
@@ -260,6 +261,20 @@ def test_mistakes_are_told_in_a_line(
     assert (code, out) == (2, "")
     assert text in err
     assert len(err.splitlines()) <= 3
+
+
+def test_ids_are_found_among_published_records_after_ones_own(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = records(results)[0]
+    monkeypatch.setattr(command, "PUBLISHED", results)
+    [found] = command.choose(command.read_settings([f"run={mine.parent.name}", f"results={tmp_path}"]))[0]
+    assert found.path == mine
+    monkeypatch.setattr(command, "PUBLISHED", tmp_path)
+    [found] = command.choose(command.read_settings([f"run={mine.parent.name}", f"results={results}"]))[0]
+    assert found.path == mine
+    with pytest.raises(ConfigError, match="neither the id of a record"):
+        command.choose(command.read_settings([f"run={mine.parent.name}", f"results={tmp_path}"]))
 
 
 def test_an_interrupt_is_no_verdict(
