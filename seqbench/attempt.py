@@ -284,13 +284,14 @@ class Attempt:
             return self._write(error.status, str(error), step)
         if isinstance(error, TimedOut):
             return self._write("timed_out", f"{error}; the same command goes on", self.progress.step)
-        first, *second = f"{type(error).__name__}: {error}".strip().splitlines()[:2]
-        own = place_in(error, [package for package in self.config.allowed if package not in default_allowed()])
-        first += f" (in {own})" if own and len(first) < 300 else ""  # a frame of torch's says little to whom it is news
-        reason = "\n".join([first, *second])[:400]
+        lines = f"{type(error).__name__}: {error}".strip().splitlines()[:2]
+        reason = "\n".join(lines)[:400]
         step = self.progress.step + 1
         if is_memory(error, killed=(oom_kills() or 0) > (self.oom_kills or 0)):
             return self._write("out_of_memory", reason, step)
+        own = place_in(error, [package for package in self.config.allowed if package not in default_allowed()])
+        if own:  # where in the user's code: torch's words alone say little of it
+            reason = "\n".join([f"{lines[0][:300]} (in {own})", *lines[1:]])[:400]
         text = traceback.format_exc().encode()
         self._guarded(lambda: write_atomic(self.folder / "error.log", text))
         return self._write("failed", reason, step)
