@@ -154,7 +154,10 @@ def _bounds(comparison: Comparison) -> tuple[float | None, float | None]:
 
 
 def side_of(comparison: Comparison, found: Estimate, wide: Estimate) -> Verdict:
-    """Where an interval lies; `wide` is the one at the corrected level, which alone refutes."""
+    """Where an interval lies; `wide` is the one at the corrected level, which alone refutes.
+
+    A measured difference that has no width and lies on its bound tells of no side.
+    """
     if found.low is None or found.high is None or wide.low is None or wide.high is None:
         return "inconclusive"
     if found.basis == "one seed":  # its interval is over examples alone: nothing is known of another training
@@ -163,6 +166,8 @@ def side_of(comparison: Comparison, found: Estimate, wide: Estimate) -> Verdict:
     high = float("inf") if comparison.at_most is None else comparison.at_most
     if wide.high < low or wide.low > high:
         return "not reproduced"
+    if found.basis != "counted" and found.low == found.high and found.low in (low, high):
+        return "inconclusive"  # both sides fail alike (no translation has a word right): on the bound by that alone
     return "reproduced" if low <= found.low and found.high <= high else "inconclusive"
 
 

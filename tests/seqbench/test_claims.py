@@ -110,6 +110,21 @@ def test_a_verdict_is_where_the_interval_lies(changes: dict[str, Any], verdict: 
     assert judge(claim(comparison(**changes)), runs, confidence=0.95).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    "bounds, verdict", [((0.0, None), "inconclusive"), ((None, 0.0), "inconclusive"), ((-0.1, None), "reproduced")]
+)
+def test_sides_that_fail_alike_decide_nothing_on_the_bound(
+    bounds: tuple[float | None, float | None], verdict: str, tmp_path: Path
+) -> None:
+    """All wrong on both sides: a difference of 0 (0 to 0) is not above 0, but it is above -0.1."""
+    runs = [run_of(tmp_path, name, seed, hits(-1.0, seed)) for name in ("good", "poor") for seed in range(3)]
+    judged = judge(claim(comparison(at_least=bounds[0], at_most=bounds[1])), runs, confidence=0.95)
+    found = judged.outcomes[0].estimate
+    assert found is not None
+    assert (found.low, found.high) == (0.0, 0.0)
+    assert judged.verdict == verdict
+
+
 def test_one_seed_decides_nothing_of_scores(runs: list[Run]) -> None:
     one = [run for run in runs if run.seed == 0]
     for changes in ({"at_least": 0.0}, {"at_least": 0.9}):  # the interval over examples lies inside, and outside
