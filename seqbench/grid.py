@@ -78,7 +78,7 @@ def read_study(name: str, content: Any, overrides: Sequence[str]) -> Grid:
     except ValidationError as error:
         lines = explain(error, "", content, lambda names: [] if names else list(StudyFile.model_fields))
         raise join(
-            [f"{where}: {line.removeprefix('grid.') if 'grid.grid' in line else line}" for line in lines]
+            [f"{where}: {line.removeprefix('grid: ') if line.startswith('grid: grid') else line}" for line in lines]
         ) from None
     for text in _written(file):
         check_resolvers(where, text)  # again: a file may have put it together

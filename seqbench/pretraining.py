@@ -137,14 +137,14 @@ def made(first: RunConfig | None, run: Callable[[RunConfig], Record], watch: Wat
     while first is not None:
         try:
             return run(first)
+        except Claimed:  # a RecordError, too
+            watch(Event(kind="score"))  # where somebody wants this process to end, it does so here
+            time.sleep(POLL)
         except RecordError as error:
             if AGAIN not in str(error):
                 raise
             told = str(error).replace(AGAIN, "delete its folder, and it is made anew")
             raise RecordError(f"pretrain: {told}") from None
-        except Claimed:
-            watch(Event(kind="score"))  # where somebody wants this process to end, it does so here
-            time.sleep(POLL)
     return None
 
 

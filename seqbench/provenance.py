@@ -42,6 +42,7 @@ PACKAGES = (  # the direct dependencies, as in pyproject.toml (a test holds them
     "pyarrow",
     "pooch",
     "platformdirs",
+    "fsspec",
     "psutil",
     "jinja2",
     "pillow",
