@@ -92,6 +92,17 @@ class _Attention(nn.Module):
         out_BTD: Tensor = self.out(out_BHTE.transpose(1, 2).flatten(2))
         return out_BTD
 
+    def weights(self, q_BHTE: Tensor, k_BGSE: Tensor, seen: Sight) -> Tensor:
+        """What each query gives to each key, (B, H, T, S), before dropout: for who looks at attention."""
+        k_BHSE = k_BGSE.repeat_interleave(self.heads // self.groups, dim=1)
+        scale = self.head_dim**-0.5 if self.scale is None else self.scale
+        scores_BHTS = (scale * q_BHTE) @ k_BHSE.transpose(2, 3)
+        if seen.mask is not None and seen.mask.dtype == torch.bool:
+            scores_BHTS = scores_BHTS.masked_fill(~seen.mask, float("-inf"))
+        elif seen.mask is not None:
+            scores_BHTS = scores_BHTS + seen.mask.to(scores_BHTS.dtype)
+        return scores_BHTS.softmax(3)
+
     def by_head(self, x_BLD: Tensor) -> Tensor:
         """A projection (B, L, N * E) cut into its N heads, (B, L, N, E)."""
         return x_BLD.view(*x_BLD.shape[:-1], x_BLD.shape[-1] // self.head_dim, self.head_dim)

@@ -1,5 +1,5 @@
 """Which states go on and how many of them: scores by attention, how much of a row carries it, the cost of a profile."""
-# B rows, H heads, N states of a layer, K states kept, D width, F hidden width
+# B rows, H heads, L positions, N states of a layer, K states kept, D width, F hidden width
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from encoders.base import Sequences
 
 Score = Literal["acc", "sig", "random", "first"]
 Profile = Literal["effective", "mass", "above", "linear", "geometric"]
@@ -31,12 +34,36 @@ def significance(weights_BHNN: Tensor, mask_BN: Tensor) -> Tensor:
     return whole_BNN.sum(1) - whole_BNN.diagonal(dim1=1, dim2=2)
 
 
-def drawn(fingerprint_B: Tensor, places_BN: Tensor, layer: int) -> Tensor:
+def drawn(fingerprint_B: Tensor, layer: int, places_BN: Tensor) -> Tensor:
     """A number for each place of a row, as good as random, and the same whenever the row comes. (B, N) float."""
     mixed_BN = fingerprint_B.unsqueeze(1) * 0x9E3779B1 + places_BN * 0x85EBCA77 + (layer + 1) * 0xC2B2AE3D
     for factor in (0x7FEB352D, 0x846CA68B):  # of a 32-bit mixer, in 64 bits without overflow that matters
         mixed_BN = ((mixed_BN ^ (mixed_BN >> 15)) & 0x7FFFFFFF) * factor
     return ((mixed_BN >> 7) & 0xFFFFFF).double()
+
+
+def fingerprint(source: Sequences) -> Tensor:
+    """A number of each row that is the same whatever the batch, (B,) int64: of its ids, or of channels its length."""
+    mask_BL = source.mask
+    if source.values.is_floating_point():
+        return mask_BL.sum(1)
+    factors_L = (torch.arange(mask_BL.shape[1], device=mask_BL.device) * 2 + 1) * 7919 % 65521
+    return ((source.values + 1) * factors_L * mask_BL).sum(1) & 0x7FFFFFFF
+
+
+def scored(
+    score: Score, weights_BHNN: Tensor | None, mask_BN: Tensor, places_BN: Tensor, chance: tuple[Tensor, int] | None
+) -> Tensor:
+    """What a state is kept by, (B, N): the more the better. `weights` are of `acc` and `sig` alone.
+
+    `chance`: the fingerprint and the layer that `random` is drawn by; None, as in training: drawn anew each time.
+    """
+    if score == "first":
+        return -places_BN.double()
+    if score == "random":
+        return torch.rand(mask_BN.shape, device=mask_BN.device) if chance is None else drawn(*chance, places_BN)
+    assert weights_BHNN is not None
+    return received(weights_BHNN, mask_BN) if score == "acc" else significance(weights_BHNN, mask_BN)
 
 
 def contributions(scores_BN: Tensor, mask_BN: Tensor) -> Tensor:
@@ -66,6 +93,18 @@ def survivors(scores_BN: Tensor, mask_BN: Tensor, kept_B: Tensor, most: int) -> 
     real_BK = torch.arange(most, device=mask_BN.device) < kept_B.unsqueeze(1)
     index_BK = best_BK.masked_fill(~real_BK, scores_BN.shape[1]).sort(1).values
     return index_BK.clamp_max(scores_BN.shape[1] - 1), real_BK
+
+
+def restored(parts: Sequence[tuple[Tensor, Tensor, Tensor]], length: int) -> Tensor:
+    """The last state of each position, (B, L, D), of (places, mask, states) of N states a row, in order of layers."""
+    _, _, first_BLD = parts[0]
+    if len(parts) == 1:
+        return first_BLD
+    found_BLD = F.pad(first_BLD, (0, 0, 0, 1))  # one place more, where padding is put
+    for places_BN, mask_BN, x_BND in parts[1:]:
+        index_BN1 = places_BN.masked_fill(~mask_BN, length).unsqueeze(2)
+        found_BLD = found_BLD.scatter(1, index_BN1.expand_as(x_BND), x_BND)
+    return found_BLD[:, :length]
 
 
 def fractions(profile: Profile, measured: Sequence[float], gamma: float) -> list[float]:

@@ -34,14 +34,16 @@ class LatencyAdjustable(Encoder):
       running mean over the first `plain_steps` training passes, in which nothing is let go of, or over all if nothing
       ever is; passes of a run before (`pretrain`) count;
     - kept at layer l of a row of T states: max(1, ceil(alpha_l T)), alpha_l = r_l ** gamma, r_l = min over k <= l of
-      ACC_k. A row's own T, so that it does not matter with which others it is;
+      ACC_k, and 1e-4 less than r_(l-1) at least, so that any measure can be made to let go. A row's own T, so that it
+      does not matter with which others it is;
     - gamma, for a wanted speed-up, by bisection of the cost formula at the mean length of the training's rows.
 
     `speed_up`, `score` and `profile` are of evaluation alone: one training, many operating points. `trained_*` are of
     training after the plain steps; at `trained_speed_up` 1 it eliminates nothing. `score` also: `sig` (PoWER-BERT's),
     `random` (the control), `first` (the first K); `profile` also `linear`, `geometric`. A speed-up of 1 is
     encoders.encoder_only.EncoderOnly with the same weights. A state that was let go of is given back as it was then
-    (as Kim and Cho 2021, arXiv 2010.07003), so that every position has one.
+    (as Kim and Cho 2021, arXiv 2010.07003), so that every position has one. PoWER-BERT's profile, learnt by soft
+    gates, is not here.
 
     Reads the stream "type". Raises ValueError for a speed-up that is out of reach, when it is first to be given.
     """
@@ -96,7 +98,7 @@ class LatencyAdjustable(Encoder):
             x_BLD, _ = self.stack(x_BLD, mask_BL, keep=False)
             return States(values=x_BLD, mask=mask_BL)
         alphas = None if plain else self.alphas(wanted, profile)
-        values_BLD, measured = self._layers(x_BLD, mask_BL, alphas, score, _fingerprint(source))
+        values_BLD, measured = self._layers(x_BLD, mask_BL, alphas, score, elimination.fingerprint(source))
         if plain:
             self._remember(measured, mask_BL)
         return States(values=values_BLD, mask=mask_BL)
@@ -146,7 +148,8 @@ class LatencyAdjustable(Encoder):
                 assert weights_BHNN is not None
                 measured.append(elimination.contributions(elimination.received(weights_BHNN, mask_BN), mask_BN))
             elif goes:
-                scores_BN = self._scores(score, weights_BHNN, mask_BN, places_BN, fingerprint_B, number)
+                chance = None if self.training else (fingerprint_B, number)
+                scores_BN = elimination.scored(score, weights_BHNN, mask_BN, places_BN, chance)
                 kept_B = (alpha * whole_B.double() - 1e-6).ceil().clamp_min(1)
                 index_BK, mask_BK = elimination.survivors(scores_BN, mask_BN, kept_B, min(most, x_BND.shape[1]))
                 gone.append((places_BN, mask_BN, x_BND))
@@ -154,7 +157,7 @@ class LatencyAdjustable(Encoder):
                 x_BND = x_BND.gather(1, index_BK.unsqueeze(2).expand(-1, -1, x_BND.shape[2]))
             residual = layer.feed_forward_residual
             x_BND = residual.leave(x_BND, layer.feed_forward(residual.enter(x_BND)))
-        return self.stack.norm(_restored([*gone, (places_BN, mask_BN, x_BND)], length)), measured
+        return self.stack.norm(elimination.restored([*gone, (places_BN, mask_BN, x_BND)], length)), measured
 
     def _attend(
         self, layer: Layer, x_BND: Tensor, real: Tensor | None, places_BN: Tensor, looks: bool
@@ -165,39 +168,12 @@ class LatencyAdjustable(Encoder):
         seen = sight(real, position.bias(places_BN, places_BN), causal=False, queries=x_BND.shape[1])
         if not looks:
             return residual.leave(x_BND, attention.attend(q_BHNE, (k_BGNE, v_BGNE), seen)), None
-        shared = attention.heads // attention.groups
-        k_BHNE, v_BHNE = k_BGNE.repeat_interleave(shared, 1), v_BGNE.repeat_interleave(shared, 1)
-        scale = attention.head_dim**-0.5 if attention.scale is None else attention.scale
-        logits_BHNN = (scale * q_BHNE) @ k_BHNE.transpose(2, 3)
-        if seen.mask is not None and seen.mask.dtype == torch.bool:
-            logits_BHNN = logits_BHNN.masked_fill(~seen.mask, float("-inf"))
-        elif seen.mask is not None:
-            logits_BHNN = logits_BHNN + seen.mask.to(logits_BHNN.dtype)
-        weights_BHNN = logits_BHNN.softmax(3)
+        weights_BHNN = attention.weights(q_BHNE, k_BGNE, seen)
+        v_BHNE = v_BGNE.repeat_interleave(attention.heads // attention.groups, 1)
         used_BHNN = nn.functional.dropout(weights_BHNN, attention.dropout, self.training)
         y_BHNE = used_BHNN.to(v_BHNE.dtype) @ v_BHNE
         x_BND = residual.leave(x_BND, attention.out(y_BHNE.transpose(1, 2).flatten(2)))
         return x_BND, weights_BHNN.detach().float()
-
-    def _scores(
-        self,
-        score: elimination.Score,
-        weights_BHNN: Tensor | None,
-        mask_BN: Tensor,
-        places_BN: Tensor,
-        fingerprint_B: Tensor,
-        number: int,
-    ) -> Tensor:
-        """What a state is kept by, (B, N): the more the better."""
-        if score == "first":
-            return -places_BN.double()
-        if score == "random":
-            if self.training:
-                return torch.rand(mask_BN.shape, device=mask_BN.device)
-            return elimination.drawn(fingerprint_B, places_BN, number)
-        assert weights_BHNN is not None
-        measure = elimination.received if score == "acc" else elimination.significance
-        return measure(weights_BHNN, mask_BN)
 
     @torch.no_grad()
     def _remember(self, measured: list[Tensor], mask_BL: Tensor) -> None:
@@ -206,24 +182,3 @@ class LatencyAdjustable(Encoder):
         now_3L = torch.stack([part_3B.mean(1) for part_3B in measured], 1)
         self.contribution_3L.lerp_(now_3L.to(self.contribution_3L), rate)
         self.states.lerp_(mask_BL.sum(1).float().mean(), rate)
-
-
-def _fingerprint(source: Sequences) -> Tensor:
-    """A number of each row that is the same whatever the batch, (B,) int64: of its ids, or else of its length."""
-    mask_BL = source.mask
-    if source.values.is_floating_point():
-        return mask_BL.sum(1)
-    factors_L = (torch.arange(mask_BL.shape[1], device=mask_BL.device) * 2 + 1) * 7919 % 65521
-    return ((source.values + 1) * factors_L * mask_BL).sum(1) & 0x7FFFFFFF
-
-
-def _restored(parts: list[tuple[Tensor, Tensor, Tensor]], length: int) -> Tensor:
-    """The last state of each position, (B, L, D), of states (B, N, D) with their places, in order of layers."""
-    _, _, first_BLD = parts[0]
-    if len(parts) == 1:
-        return first_BLD
-    found_BLD = nn.functional.pad(first_BLD, (0, 0, 0, 1))  # one place more, where padding is put
-    for places_BN, mask_BN, x_BND in parts[1:]:
-        index_BN1 = places_BN.masked_fill(~mask_BN, length).unsqueeze(2)
-        found_BLD = found_BLD.scatter(1, index_BN1.expand_as(x_BND), x_BND)
-    return found_BLD[:, :length]

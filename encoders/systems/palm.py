@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Unpack
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -15,7 +14,7 @@ from encoders.blocks.masks import Sight, see_past, see_real, sight
 from encoders.blocks.past import KeyValues
 from encoders.blocks.stack import initialise_tables
 from encoders.blocks.transformer import Arguments, embedding_of, stack_of
-from encoders.systems.palm_parts import SourceMap, layers_of, share_of_first
+from encoders.systems.palm_parts import SourceMap, layer_over_source, layers_of, next_tokens, share_of_first
 
 
 class Palm(Decoder):
@@ -103,7 +102,8 @@ class Palm(Decoder):
         top_BLD, past, memory = self._read(x_BLD, mask_BL)
         losses = {}
         if self.source_loss and self.training:
-            losses["source"] = self.source_loss * self._next_tokens(top_BLD, source)
+            assert self.token_embedding is not None
+            losses["source"] = self.source_loss * next_tokens(top_BLD, source, self.token_embedding)
         cache = {
             "past": past,
             "memory": OfSource(memory),
@@ -152,28 +152,28 @@ class Palm(Decoder):
         memory: list[KeyValues] = []
         for i, layer in enumerate(layers_of(stack)):
             inputs.append(x_BLD)
-            f_BLD, keys_values = layer.attention(layer.attention_residual.enter(x_BLD), own, rotation, None)
+            source_map = self.source_maps[i] if self.partial else None
+            x_BLD, keys_values, of_source = layer_over_source(layer, x_BLD, own, rotation, seen, source_map)
             past.append(keys_values)
-            x_BLD = layer.attention_residual.leave(x_BLD, f_BLD)
-            if self.partial and layer.cross is not None:
-                s_BLD = layer.cross_residual.enter(x_BLD)
-                memory.append(layer.cross.project(self.source_maps[i](s_BLD)))
-                x_BLD = layer.cross_residual.leave(x_BLD, layer.cross(s_BLD, seen, memory[i]))
-            f_BLD = layer.feed_forward(layer.feed_forward_residual.enter(x_BLD))
-            x_BLD = layer.feed_forward_residual.leave(x_BLD, f_BLD)
+            memory += of_source
         top_BLD = stack.norm(x_BLD)
         if self.joint and self.encoder is None and self.coordinated:
             return top_BLD, past, memory  # what the target reads are the source's own keys and values
+        return top_BLD, *self._keys_values(inputs, top_BLD, places)
+
+    def _keys_values(
+        self, inputs: list[Tensor], top_BLD: Tensor, places: Tensor
+    ) -> tuple[list[KeyValues], list[KeyValues]]:
+        """As _read, by the target's own weights: of what each source layer has read (coordinated), or of the top."""
         layers = layers_of(self.decoder)
         reads = [top_BLD] * len(layers)
         if self.coordinated:
             reads = [layer.attention_residual.enter(x) for layer, x in zip(layers, inputs, strict=True)]
         if not self.joint:
             crosses = [layer.cross for layer in layers if layer.cross is not None]
-            return top_BLD, [], [cross.project(x) for cross, x in zip(crosses, reads, strict=True)]
+            return [], [cross.project(x) for cross, x in zip(crosses, reads, strict=True)]
         turned = self.decoder.position.rotation(places)
-        past = [layer.attention.project(x, turned)[1:] for layer, x in zip(layers, reads, strict=True)]
-        return top_BLD, past, []
+        return [layer.attention.project(x, turned)[1:] for layer, x in zip(layers, reads, strict=True)], []
 
     def _write(
         self,
@@ -216,14 +216,6 @@ class Palm(Decoder):
     def _said(self, x_BTD: Tensor, language: int) -> Tensor:
         """Embeddings with the vector of the source (0) or of the target (1) added."""
         return x_BTD if self.language is None else x_BTD + self.language.weight[language]
-
-    def _next_tokens(self, top_BLD: Tensor, source: Sequences) -> Tensor:
-        """Mean cross-entropy of each source id after the first, in nats, given those before it."""
-        table_VD = self.token_embedding
-        assert table_VD is not None
-        real = source.mask[:, 1:]
-        logits_MV = F.linear(top_BLD[:, :-1][real], table_VD).float()
-        return F.cross_entropy(logits_MV, source.values[:, 1:][real], reduction="sum") / max(1, len(logits_MV))
 
     def num_states(self, length: int) -> int:
         """Number of states for a source of `length` positions."""

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoders.base import Sequences
 from encoders.blocks.attention import SelfAttention
 from encoders.blocks.feed_forward import ACTIVATIONS
 from encoders.blocks.layer import Layer
@@ -42,10 +44,30 @@ def share_of_first(
     """Share of each query's weights that falls on the `first` keys, mean over heads, (B, T)."""
     q_BHTE, k_BGTE, _ = attention.project(x_BTD, rotation)
     k_BGSE = torch.cat((pair_of(past)[0], k_BGTE), dim=2)
-    k_BHSE = k_BGSE.repeat_interleave(attention.heads // attention.groups, dim=1)
-    scale = q_BHTE.shape[3] ** -0.5 if attention.scale is None else attention.scale
-    scores_BHTS = scale * q_BHTE @ k_BHSE.transpose(2, 3)
-    if seen.mask is not None:
-        which = seen.mask.dtype == torch.bool
-        scores_BHTS = scores_BHTS.masked_fill(~seen.mask, -torch.inf) if which else scores_BHTS + seen.mask
-    return scores_BHTS.softmax(-1)[..., :first].sum(-1).mean(1)
+    return attention.weights(q_BHTE, k_BGSE, seen)[..., :first].sum(-1).mean(1)
+
+
+def layer_over_source(
+    layer: Layer, x_BLD: Tensor, own: Sight, rotation: Rotation | None, seen: Sight, source_map: nn.Module | None
+) -> tuple[Tensor, KeyValues, list[KeyValues]]:
+    """A layer of the source pass: its states, its keys and values, and those of its partial attention, if it has one.
+
+    The partial attention reads what self-attention has left, so it can't be given to the layer from without.
+    """
+    f_BLD, keys_values = layer.attention(layer.attention_residual.enter(x_BLD), own, rotation, None)
+    x_BLD = layer.attention_residual.leave(x_BLD, f_BLD)
+    memory: list[KeyValues] = []
+    if source_map is not None:
+        assert layer.cross is not None
+        s_BLD = layer.cross_residual.enter(x_BLD)
+        memory = [layer.cross.project(source_map(s_BLD))]
+        x_BLD = layer.cross_residual.leave(x_BLD, layer.cross(s_BLD, seen, memory[0]))
+    f_BLD = layer.feed_forward(layer.feed_forward_residual.enter(x_BLD))
+    return layer.feed_forward_residual.leave(x_BLD, f_BLD), keys_values, memory
+
+
+def next_tokens(top_BLD: Tensor, source: Sequences, table_VD: Tensor) -> Tensor:
+    """Mean cross-entropy of each source id after the first, in nats, given those before it; 0 where there is none."""
+    real = source.mask[:, 1:]
+    logits_MV = F.linear(top_BLD[:, :-1][real], table_VD).float()
+    return F.cross_entropy(logits_MV, source.values[:, 1:][real], reduction="sum") / max(1, len(logits_MV))

@@ -226,7 +226,7 @@ def test_scores_choose_different_states() -> None:
 
 def test_random_is_even_and_another_for_each_row_and_layer() -> None:
     places = torch.arange(64).expand(500, 64)
-    drawn = torch.stack([elimination.drawn(torch.arange(500), places, layer) for layer in range(2)])
+    drawn = torch.stack([elimination.drawn(torch.arange(500), layer, places) for layer in range(2)])
     ranks = drawn.argsort(2).argsort(2).double()
     means = ranks.mean(1)  # of each place, over rows: 31.5, with deviation 18.5 / sqrt(500)
     assert (means - 31.5).abs().max() < 5 * 18.5 / math.sqrt(500)

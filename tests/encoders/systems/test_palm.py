@@ -325,6 +325,18 @@ def test_the_loss_of_the_source_is_its_next_ids() -> None:
     assert make(causal_source=True).train().prefill(SOURCE).losses == {}
 
 
+@pytest.mark.parametrize("scaled", [True, False])
+def test_vectors_of_language_begin_as_the_table_does_and_maps_as_torchs(scaled: bool) -> None:
+    torch.manual_seed(0)
+    node = compose_node("encoder", "palm", changes={"dim": 512, "stem": {"scaled": scaled}, "depth": 1})
+    encoder: Any = build(node, "encoder", ["encoders"], spec=SPEC)
+    expected = 512**-0.5 if scaled else 0.02 * (768 / 512) ** 0.5
+    assert float(encoder.language.weight.detach().square().mean().sqrt()) == pytest.approx(expected, rel=0.1)
+    for linear in (encoder.source_maps[0].first, encoder.source_maps[0].second):
+        assert float(linear.weight.detach().std()) == pytest.approx((3 * 512) ** -0.5, rel=0.02)
+        assert bool(linear.bias.any())
+
+
 def test_settings_without_a_meaning_are_refused() -> None:
     with pytest.raises(ValueError, match=r"encoder\.source_loss: 0\.5 .* use 0"):
         make(source_loss=0.5)
