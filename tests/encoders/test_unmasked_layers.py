@@ -96,3 +96,19 @@ def test_unmasked_layers_see_what_is_real_alone() -> None:
 def test_bits_that_are_none(bits: str) -> None:
     with pytest.raises(ValueError, match=r"encoder\.unmasked"):
         make(unmasked=bits)
+
+
+def test_parameters_of_the_published_size() -> None:
+    """The sheet's 67.99 M as a language model and 67.36 M as a tagger of nine: with RoBERTa's two padding positions and
+    its one token type, and what stands behind the stack.
+    """
+    spec = InputSpec(max_length=512, vocab_size=50265)
+    with torch.device("meta"):
+        encoder: Any = build(compose_node("encoder", "published/unmasked_roberta4"), "encoder", ["encoders"], spec=spec)
+    assert len(encoder.stack.causal) == 4
+    layer = 4 * (768**2 + 768) + 2 * 768 * 3072 + 3072 + 768 + 4 * 768
+    number = sum(p.numel() for p in encoder.parameters())
+    assert number == (50265 + 512 + 2) * 768 + 4 * layer == 67_349_760
+    roberta = number + (2 + 1) * 768
+    assert roberta + 9 * 768 + 9 == pytest.approx(67.36e6, abs=5e3)
+    assert roberta + 768**2 + 768 + 2 * 768 + 50265 == pytest.approx(67.99e6, abs=5e3)

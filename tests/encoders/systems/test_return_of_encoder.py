@@ -9,6 +9,7 @@ house's attention h div (H / G): so queries and the columns of the way out are p
 from __future__ import annotations
 
 from collections.abc import Iterator
+from unittest import mock
 
 import pytest
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from encoders.base import Decoder, InputSpec, Sequences
+from encoders.blocks import masks
 from encoders.blocks.layer import Layer
+from encoders.blocks.masks import Sight
 from tests.encoders.transformers_models import preset
 
 HEADS, GROUPS, WIDTH = 6, 3, 4
@@ -117,8 +120,18 @@ def test_logits_are_the_official_ones() -> None:
     last = torch.tensor([-0.0810, -0.2660, -0.3167, -0.2076, 0.0064])
     assert_close(found_BTV[0, 0, :5], first, atol=6e-5, rtol=0)
     assert_close(found_BTV[0, 2, :5], last, atol=6e-5, rtol=0)
-    # the reference's is of all, with one padded position, which there does not see itself and here nobody reads
-    assert float(found_BTV[TARGET != 0].std()) == pytest.approx(0.2262, abs=5e-3)
+    # at its one padded position the reference sees what is real before it, and here a position also sees itself
+    as_there = Sight((torch.ones(3, 3, dtype=torch.bool).tril() & (TARGET != 0)[:, None])[:, None], False)
+    ours = masks.sight
+
+    def sight(seen: Tensor | None, bias: Tensor | None, *, causal: bool, queries: int) -> Sight:
+        return as_there if causal else ours(seen, bias, causal=causal, queries=queries)
+
+    with mock.patch("encoders.blocks.stack.sight", sight):
+        every_BTV = logits(filled(), SOURCE, TARGET)
+    assert_close(every_BTV[TARGET != 0], found_BTV[TARGET != 0])
+    assert float(every_BTV.sum()) == pytest.approx(-2.4427, abs=6e-5)
+    assert float(every_BTV.std()) == pytest.approx(0.2262, abs=6e-5)
 
 
 @torch.no_grad()
@@ -166,6 +179,23 @@ def test_published_parameters(name: str, parameters: int) -> None:
     else:
         expected = 30 * layer(4096) + 10 * (attention + 1024) + 2 * 1024
     assert sum(p.numel() for p in encoder.parameters()) == 32128 * 1024 + expected == parameters
+
+
+@pytest.mark.parametrize(
+    "name", ["return_of_encoder", "published/return_of_encoder", "published/return_of_encoder_causal"]
+)
+def test_what_no_number_of_states_tells(name: str) -> None:
+    """Mu's epsilon; dropout of attention's weights and behind each block, none between the maps of the feed-forward."""
+    with torch.device("meta"):
+        encoder = preset(name, InputSpec(max_length=8, vocab_size=50, target_length=4))
+    layers = [module for module in encoder.modules() if isinstance(module, Layer)]
+    assert {m.eps for m in encoder.modules() if isinstance(m, nn.RMSNorm)} == {1e-6}
+    assert not any(isinstance(m, nn.LayerNorm) for m in encoder.modules())
+    for layer in layers:
+        crosses = [] if layer.cross is None else [layer.cross]
+        assert {attention.dropout for attention in (layer.attention, *crosses)} == {0.1}
+        assert {m.p for n, m in layer.named_modules() if n.endswith("residual.dropout")} == {0.1}
+        assert layer.feed_forward.dropout.p == 0.0
 
 
 def test_both_small_ones_have_as_many_parameters_within_a_thousandth() -> None:
