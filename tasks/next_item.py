@@ -61,11 +61,13 @@ class NextItem(Task):
     - `auto`: what the field does for the encoder, `next` for a causal one, `cloze` for any other.
 
     With `window_step` below 1 the windows of a long history overlap: they are whole, and begin that share of
-    `max_length` apart from its end backwards, the last of them at its first item (official code of BERT4Rec).
+    `max_length`, rounded down, apart from its end backwards, the last of them at its first item (official code of
+    BERT4Rec).
 
-    The `loss` is the mean over labels of the cross-entropy by a softmax over all items (`full`), or of binary ones of
-    the label and of `negatives` items that are not in the user's training history, drawn evenly anew each time
-    (`sampled`; SASRec, section III-E, has one). Outside training it is the softmax's for both: nothing is drawn there.
+    The `loss` is the mean over labels of the cross-entropy by a softmax over all items (`full`; BERT4Rec's code has its
+    special ids among them), or of binary ones of the label and of `negatives` items that are not in the user's training
+    history, drawn evenly anew each time (`sampled`; SASRec, section III-E, has one). Outside training it is the
+    softmax's for both: nothing is drawn there.
 
     A step of equally many rows so has unlike numbers of labels: all positions, a share of them, one. The record counts
     them (`cost.train_items`). The encoder reads at most `max_length` positions, MASK included. `exclude_seen`: items of
@@ -153,7 +155,7 @@ class NextItem(Task):
         """Windows whose every position has a label (any may be hidden), or prefixes whose last one has."""
         rows = []
         cloze = self.trained == "cloze"
-        whole, step = self.max_length + (not cloze), max(1, round(self.window_step * self.max_length))
+        whole, step = self.max_length + (not cloze), max(1, int(self.window_step * self.max_length))
         overlap = self.window_step < 1 and self.trained != "prefix"
         for history, length in enumerate(self.items["train"].lengths.tolist()):
             if overlap and length > whole:

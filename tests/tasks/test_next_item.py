@@ -192,6 +192,23 @@ def test_a_share_of_a_window_is_hidden_anew_each_time_and_alone_asked_for(
     assert (batch.source.values != MASK).all()
 
 
+def test_each_window_has_a_share_of_its_own_items_hidden_any_of_them() -> None:
+    lengths = [2, 5, 9, 20]
+    data = Histories([[1 + (i * 3) % ITEMS for i in range(length)] for length in lengths])
+    task, encoder = cloze(data, max_length=20, mask_share=0.6)
+    batch = everything(task, "train")
+    often = torch.zeros(4, 20)
+    for _ in range(200):
+        task(encoder, batch)
+        hidden = encoder.source.values == MASK
+        assert hidden.sum(1).tolist() == [1, 3, 5, 12]  # of 1.2, 3, 5.4 and 12
+        often += hidden
+    assert (often[~batch.source.mask] == 0).all()
+    for row, (number, length) in enumerate(zip([1, 3, 5, 12], lengths, strict=True)):
+        share = number / length  # of each position, binomial
+        assert (often[row, :length] / 200 - share).abs().max() < 4.5 * (share * (1 - share) / 200) ** 0.5
+
+
 def test_a_share_of_the_windows_has_its_last_item_hidden_alone() -> None:
     data = Histories([[1, 2, 3, 4, 5]] * 2000)
     task, encoder = cloze(data, max_length=5, mask_share=0.8, last_share=0.3)
@@ -327,7 +344,7 @@ def test_popularity_is_of_training_and_chance_is_chance() -> None:
 
 
 # -- overlapping windows, few masks --------------------------------------------------------------------------------
-@pytest.mark.parametrize(("length", "step"), [(20, 0.5), (23, 0.5), (9, 0.1), (8, 0.5), (5, 0.5)])
+@pytest.mark.parametrize(("length", "step"), [(20, 0.5), (23, 0.5), (23, 0.7), (9, 0.1), (8, 0.5), (5, 0.5)])
 def test_overlapping_windows_are_those_of_the_official_code(length: int, step: float) -> None:
     """`range(len - N, 0, -int(step * N))` and 0, each N items; a history of at most N items is one window."""
     long = [1 + i % ITEMS for i in range(length)]
