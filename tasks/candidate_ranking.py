@@ -271,7 +271,7 @@ class CandidateRanking(CandidateTask):
 
     def _masked_loss(self, encoder: Encoder, states: States, read: Sequences, asked: Tensor) -> Tensor:
         logits_V = self.vocabulary_head(states.values[asked], encoder).float()
-        return self.masked_weight * F.cross_entropy(logits_V, read.values[asked])
+        return self.masked_weight * self.vocabulary_head.loss(logits_V, read.values[asked], encoder, smoothing=0.0)
 
 
 def part_means(states: States, part_BL: Tensor, number: int) -> Tensor:

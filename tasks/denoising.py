@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -135,7 +134,8 @@ class Denoising(Task):
         states = encoder.decode(batch.target, before)
         real_BT = batch.target.mask
         logits_MV, label_M = self.head(states.values[real_BT], encoder).float(), batch.label[real_BT]
-        loss = sum((*before.losses.values(), *states.losses.values()), F.cross_entropy(logits_MV, label_M))
+        loss = self.head.loss(logits_MV, label_M, encoder, smoothing=0.0)
+        loss = sum((*before.losses.values(), *states.losses.values()), loss)
         predictions = [] if self.training else likelihoods.of_rows(logits_MV, label_M, real_BT)
         return Output(loss=loss, items=len(label_M), predictions=predictions)
 

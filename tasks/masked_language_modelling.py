@@ -135,7 +135,8 @@ class MaskedLanguageModelling(Task):
         target_M = ids_BL[chosen_BL]
         items = len(target_M)
         if self.training:
-            return Output(loss=auxiliary(F.cross_entropy(logits_MV, target_M), states), items=items)
+            loss = self.head.loss(logits_MV, target_M, encoder, smoothing=0.0)
+            return Output(loss=auxiliary(loss, states), items=items)
         nats_BL = torch.zeros(chosen_BL.shape, dtype=torch.float64, device=ids_BL.device)
         nats_BL[chosen_BL] = F.cross_entropy(logits_MV, target_M, reduction="none").double()
         nats, tokens = nats_BL.sum(1), chosen_BL.sum(1)

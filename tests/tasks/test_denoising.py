@@ -183,6 +183,26 @@ def test_loss_and_sums_are_of_each_token_given_those_before() -> None:
     assert [(0.0, *p[1:]) for p in output.predictions] == [task.references("valid")[row] for row in (0, 11, 14)]
 
 
+def test_what_an_encoder_fuses_is_trained_as_it_is() -> None:
+    """Surface fusion's objective is of both softmaxes, not of their fusion renormalised (Liu et al. 2021)."""
+    task = make()
+    changes = {"dim": 16, "depth": 1, "heads": 2, "hidden": 16, "dropout": 0.0}
+    torch.manual_seed(0)
+    encoder = build(
+        compose_node("encoder", "surface_fusion", changes=changes), "encoder", ("encoders",), spec=task.spec
+    )
+    assert isinstance(encoder, Decoder)
+    task.attach(encoder)
+    batch = task.collate("valid", np.array([0, 11, 14]))
+    real_BT = batch.target.mask
+    both = encoder.decode(batch.target, encoder.prefill(batch.source)).values[real_BT].chunk(2, dim=1)
+    assert encoder.token_embedding is not None
+    t, s = (F.cross_entropy(part @ encoder.token_embedding.T, batch.label[real_BT]) for part in both)
+    trained, tested = task(encoder, batch).loss.detach(), task.eval()(encoder, batch).loss.detach()
+    torch.testing.assert_close(trained, (0.8 * t + 0.2 * s).detach())
+    assert tested < trained - 1e-3  # by what hard fusion leaves of the probability
+
+
 @pytest.mark.slow
 def test_a_text_without_noise_is_copied_soon() -> None:
     task = make("none", max_length=8)

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from encoders.base import Encoder, InputSpec, Sequences, States
@@ -131,6 +132,40 @@ def test_losses_and_sums_are_of_the_chosen_alone() -> None:
     scores = task.score("test", dict(enumerate(output.predictions)))
     assert scores["perplexity"].value == pytest.approx(task.tokenizer.vocab_size, rel=1e-5)
     assert all(p[1] >= 1 for p in output.predictions), "a row of few words is asked for one"
+
+
+class Two(Seen):
+    """Two vectors of each token's own, whose log-probabilities are weighed."""
+
+    outputs = 2
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__(spec)
+        self.table = torch.nn.Embedding(spec.vocab_size or 0, 4)
+
+    def forward(self, source: Sequences) -> States:
+        super().forward(source)
+        return States(values=self.table(source.values), mask=source.mask)
+
+    def fuse(self, logits: Tensor, states: Tensor) -> Tensor:
+        return 0.7 * logits[0].log_softmax(-1) + 0.3 * logits[1].log_softmax(-1)
+
+
+def test_what_an_encoder_fuses_is_trained_as_it_is() -> None:
+    """Not renormalised: the two cross-entropies, weighed."""
+    task, _ = make()
+    encoder = Two(task.spec)
+    task.attach(encoder)
+    batch = task.train().collate("train", np.arange(81))
+    torch.manual_seed(0)
+    loss = task(encoder, batch).loss
+    torch.manual_seed(0)
+    draws_BL3 = torch.rand(batch.draws.shape)
+    chosen_BL = task.masking.choose(batch.source.values, draws_BL3[..., 0], batch.source.mask)
+    assert encoder.given is not None
+    states_MD, label_M = encoder.table(encoder.given)[chosen_BL], batch.source.values[chosen_BL]
+    one, other = (F.cross_entropy(task.head.linear(part), label_M) for part in states_MD.chunk(2, dim=1))
+    torch.testing.assert_close(loss, 0.7 * one + 0.3 * other)
 
 
 def test_no_special_id_is_chosen_or_put_in_place_but_the_mask() -> None:
