@@ -25,8 +25,8 @@ class BERT4Rec(Encoder):
 
     Of the official code (FeiSun/BERT4Rec@615eaf2) are the two rows of token types, of which the first is always added
     and the second never, the projection before the output, and the start: all weights normal with deviation 0.02, cut
-    at two deviations. Other than there: tables of ids, positions and types have no weight decay, and z is computed at
-    every position, not at those that are asked for alone.
+    at two deviations. Other than there: tables of ids, positions and types have no weight decay, torch's Adam corrects
+    the bias of its averages, and z is computed at every position, not at those that are asked for alone.
     """
 
     family: ClassVar[str] = "encoder-only"

@@ -175,6 +175,9 @@ def test_no_share_is_the_identity(kind: str) -> None:
     found = noise(kind, share=0.0)(tokens, vocabulary(), np.random.default_rng(0))
     assert np.array_equal(found, tokens)
     assert found is not tokens
+    tokens[[7, 15, 40]] = STOP
+    still = noise("permute", sentences=0.0)(tokens, vocabulary(), np.random.default_rng(0))
+    assert np.array_equal(still, tokens)
 
 
 def test_combined_noise_permutes_then_hides() -> None:

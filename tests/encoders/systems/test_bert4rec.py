@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from encoders.base import Encoder, InputSpec, Sequences
 from encoders.conversion import bert_names, convert
 from seqbench.build import build, build_task
+from seqbench.nodes import compose_node
 from seqbench.study import plan
 from tasks.heads import VocabularyHead
 from tasks.next_item import FIRST, NextItem
@@ -185,3 +186,24 @@ def test_the_published_run_builds() -> None:
         head = VocabularyHead(encoder=encoder, vocab_size=FIRST + 23_715, tie=task.tie)
     found = sum(p.numel() for part in (encoder, head) for p in part.parameters())
     assert found == (FIRST + 23_715) * 65 + 50 * 64 + 2 * 64 + 2 * 64 + 99_968 + 64 * 64 + 64 + 2 * 64
+
+
+@pytest.mark.parametrize("name", ["bert4rec", "published/bert4rec"])
+def test_presets_are_set_as_in_the_official_code(name: str) -> None:
+    """What no count of parameters tells: rates of dropout, norms, the activation, nothing scaled."""
+    node = compose_node("encoder", name)
+    sizes = {"dim": 64, "depth": 2, "heads": 2, "hidden": 256, "dropout": 0.2, "causal": False}
+    assert {key: node[key] for key in sizes} == sizes
+    layer, stem = node["layer"], node["stem"]
+    assert (layer["placement"], layer["norm"]["eps"], layer["attention"]["dropout"]) == ("post", 1e-12, 0.2)
+    assert (layer["feed_forward"]["activation"], layer["feed_forward"]["dropout"]) == ("gelu", 0.0)
+    assert (stem["norm"], stem["scaled"]) == (True, False)
+
+
+def test_embeddings_are_dropped_after_their_norm() -> None:
+    encoder, _ = make(dropout=0.5)
+    entered: list[torch.Tensor] = []
+    encoder.get_submodule("stack.layers.0").register_forward_pre_hook(lambda module, given: entered.append(given[0]))
+    encoder.train()(rows((12,) * 20))
+    share = float((entered[0] == 0).float().mean())  # before the norm, dropped ones would not stay 0
+    assert share == pytest.approx(0.5, abs=0.03)

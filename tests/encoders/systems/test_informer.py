@@ -121,6 +121,24 @@ def test_the_sample_is_new_at_each_call_in_training_alone() -> None:
     assert len({tuple(attention(q, k, v).flatten().tolist()) for _ in range(8)}) > 1
 
 
+def test_each_query_has_a_sample_of_its_own_in_training_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples: list[Tensor] = []
+
+    def kept(q: Tensor, k: Tensor, v: Tensor, sample: Tensor, **more: Any) -> Tensor:
+        samples.append(sample)
+        return q
+
+    monkeypatch.setattr("encoders.systems.prob_sparse.prob_sparse", kept)
+    attention = ProbSparse(length=64, factor=2, causal=False, running_mean=False)
+    for mode in (True, True, False):
+        attention.train(mode)(*(torch.zeros(1, 1, 50, 4),) * 3)
+    for sample in samples:
+        assert sample.shape == (50, 8)
+        assert len({tuple(row) for row in sample.tolist()}) == 50
+        assert 0 <= sample.min() < sample.max() < 50
+    assert not torch.equal(samples[0], samples[1])
+
+
 def test_samples_are_keys_of_the_row_each_about_as_often() -> None:
     draws = ProbSparse(length=500, factor=20, causal=False, running_mean=False).draws_LU
     sample = (draws * 500).long()
@@ -288,6 +306,44 @@ def wave(*shape: int, begin: int) -> Tensor:
     """sin(i^2 / 100) of a running index i."""
     i = torch.arange(begin, begin + math.prod(shape), dtype=torch.float64)
     return torch.sin(i.square() / 100).reshape(shape).float()
+
+
+@pytest.mark.parametrize("attention, rates", [("prob", [0.0, 0.0, 0.0, 0.25]), ("full", [0.25] * 4)])
+def test_what_is_dropped_in_training(attention: str, rates: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embeddings, what a block adds, the feed-forward's hidden numbers, and the weights of full attention alone."""
+    encoder = make(dropout=0.25, attention=attention).train()
+    dropped: list[tuple[int, ...]] = []
+    weights: list[float] = []
+    for part in encoder.modules():
+        if isinstance(part, nn.Dropout):
+            assert part.p == 0.25
+            part.register_forward_hook(lambda module, given, out: dropped.append(tuple(out.shape[1:])))
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def seen(*given: Any, **more: Any) -> Tensor:
+        weights.append(more.get("dropout_p", 0.0))
+        return attend(*given, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", seen)
+    encoder(rows(number=2))
+    layers = [[(length, 64), (length, 128), (length, 64)] for length in (96, 48)]
+    assert dropped == [(96, 64), *layers[0], *layers[1], (72, 64), (72, 64), (72, 64), (72, 128), (72, 64)]
+    assert weights == rates  # two layers of the encoder, the decoder's own, the cross-attention
+
+
+@pytest.mark.parametrize(
+    "name, sizes",
+    [
+        ("informer", {"dim": 64, "heads": 4, "hidden": 128}),
+        ("published/informer", {"dim": 512, "heads": 8, "hidden": 2048}),
+    ],
+)
+def test_presets_are_set_as_published(name: str, sizes: dict[str, int]) -> None:
+    """What no count of parameters tells; lengths of the decoder's beginning differ by task there."""
+    node = compose_node("encoder", name)
+    published = {"depth": 2, "decoder_depth": 1, "dropout": 0.05, "factor": 5, "attention": "prob", "stacks": 1}
+    published |= {"distil": True, "mix": True, "lazy": "sum", "start": 48, **sizes}
+    assert {key: value for key, value in node.items() if key != "_target_"} == published
 
 
 def test_the_convolution_of_values_starts_as_published() -> None:

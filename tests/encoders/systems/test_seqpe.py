@@ -110,6 +110,26 @@ def test_parameters() -> None:
     assert sum(p.numel() for p in encoder.parameters()) == gpt2 + 14_780_160 + 768 * 1536 + 1536 == 139_614_720
 
 
+def test_the_published_preset_is_the_released_set_up() -> None:
+    """What no count of parameters tells: weights and sizes of the losses, shares of steps, rates of dropout."""
+    node = compose_node("encoder", "published/seqpe")
+    position, layer = node["position"], node["layer"]
+    seqpe = position["seqpe"]
+    shift = {"kind": "seqpe", "chance": 0.1, "windows": 320, "offsets": 16}
+    assert {key: position[key] for key in shift} == shift
+    reader = {"max_position": 20000, "width": None, "depth": 2, "head_dim": 64, "dropout": 0.1, "strength": 1.0}
+    reader |= {"direction": "causal", "masks_padding": False}
+    assert {key: seqpe[key] for key in reader} == reader
+    contrast = {"weight": 0.1, "pivots": 16, "candidates": 32, "hard": 0.4, "near": 256}
+    transfer = {"weight": 0.1, "offsets": 16, "indices": 32}
+    for part, given in (("contrast", contrast), ("transfer", transfer)):
+        assert {key: seqpe[part][key] for key in given} == given
+    for block, attention in ((seqpe["layer"], 0.0), (layer, 0.1)):
+        assert (block["placement"], block["feed_forward"]["activation"]) == ("pre", "gelu_tanh")
+        assert (block["attention"]["dropout"], block["feed_forward"]["dropout"]) == (attention, 0.0)
+    assert (node["dropout"], node["stem"]["scaled"], node["stem"]["norm"]) == (0.1, False, False)
+
+
 def test_the_reader_starts_as_published() -> None:
     """Every map and table, and what stands behind the digits, normal with 0.02; maps' biases 0."""
     made = preset("seqpe", SPEC, dim=768, depth=1, hidden=8, heads=12)

@@ -67,6 +67,32 @@ def test_hard_negatives_come_first_where_they_are_farther_than_the_nearest() -> 
         assert contrast.candidates_of(500, 4096, random.Random(2))[:12] == found[4:]
 
 
+def test_the_nearest_is_of_the_uniform_ones_that_are_left_beside_the_hard_ones() -> None:
+    """Of 17 the first 13, as in the official sampler: a nearer one among the last four lets no hard one in."""
+    contrast, draw = Contrast(weight=0.1, pivots=1, candidates=16, hard=1.0, near=64), random.Random(2)
+    uniform = [*range(1000, 1013), 501, 1013, 1014, 1015]
+    with mock.patch.object(draw, "sample", return_value=uniform), mock.patch.object(seqpe_losses, "edit") as edited:
+        edited.return_value = 520
+        assert contrast.candidates_of(500, 4096, draw) == uniform[:16]
+        edited.return_value = 1100
+        assert contrast.candidates_of(500, 4096, draw) == [1100, *uniform[:15]]
+
+
+def test_an_edit_is_any_of_four_and_there_are_one_to_three() -> None:
+    draw, calls = random.Random(4), set()
+    with mock.patch.object(seqpe_losses, "EDITS", 1):
+        found = {str(edit(12, 1000, draw)) for _ in range(6000)}
+    inserted = {"12"[:at] + digit + "12"[at:] for at in range(3) for digit in "0123456789"}
+    substituted = {one for digit in "0123456789" for one in (digit + "2", "1" + digit)}
+    every = inserted | substituted | {"1", "2", "21"}
+    assert found == {one for one in every if one != "12" and not one.startswith("0")}
+    for _ in range(60):
+        with mock.patch.object(seqpe_losses, "_edited", side_effect=map(str, range(100, 200))) as made:
+            edit(7, 1000, draw)
+            calls.add(made.call_count)
+    assert calls == {1, 2, 3}
+
+
 def test_a_window_may_be_anywhere_and_is_as_wide_as_asked() -> None:
     """At least five times the candidates; within what there is."""
     for near, width in ((8, 80), (300, 300)):

@@ -238,6 +238,40 @@ def test_weights_of_layers_and_what_they_mix_are_dropped(part: str, rate: float)
     assert not torch.allclose(before, keys())
 
 
+def test_the_surface_and_the_further_feed_forward_are_dropped_as_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention weights at attention's rate; both maps of the feed-forward, of both streams, at the model's."""
+    encoder = make(dropout=0.2, layer={"attention": {"dropout": 0.4}}).train()
+    dropped: list[tuple[float, int]] = []
+    for part in encoder.residual.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.register_forward_hook(lambda module, given, out: dropped.append((module.p, out.shape[2])))
+    attend, rates = F.scaled_dot_product_attention, []
+
+    def seen(query: Tensor, *given: Any, **more: Any) -> Tensor:
+        rates.append((query.shape[1], more["dropout_p"]))
+        return attend(query, *given, **more)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", seen)
+    encoder.decode(TARGET, encoder.prefill(SOURCE))
+    assert dropped == [(0.2, 24), (0.2, 16)] * 2
+    assert [rate for heads, rate in rates if heads == 1] == [0.4]
+    encoder.eval().decode(TARGET, encoder.prefill(SOURCE))
+    assert [rate for heads, rate in rates if heads == 1] == [0.4, 0.0]
+
+
+def test_the_published_preset_is_the_published_recipe() -> None:
+    """What no count of parameters tells."""
+    node = compose_node("encoder", "published/surface_fusion")
+    recipe = {"fusion": "surface", "mode": "hard", "gate": 0.8, "residual": True, "value": "embedding", "dropout": 0.3}
+    recipe |= {"dim": 512, "depth": 6, "decoder_depth": None, "heads": 8, "hidden": 2048, "temperature": 1.0}
+    assert {key: node[key] for key in recipe} == recipe
+    layer = node["layer"]
+    assert (layer["placement"], layer["feed_forward"]["activation"]) == ("post", "relu")
+    assert (layer["attention"]["dropout"], layer["feed_forward"]["dropout"]) == (0.0, 0.0)
+    assert (node["stem"]["scaled"], node["stem"]["norm"]) == (True, False)
+    assert node["position"]["_target_"].endswith(".Sinusoidal")
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("changes", [{}, {"value": "top"}, {"fusion": "fine"}, {"fusion": "coarse", **POST}])
 def test_a_target_in_pieces_and_by_beams_is_the_target(changes: dict[str, Any]) -> None:
