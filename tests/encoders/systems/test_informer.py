@@ -341,7 +341,14 @@ def test_what_is_dropped_in_training(attention: str, rates: list[float], monkeyp
 def test_presets_are_set_as_published(name: str, sizes: dict[str, int]) -> None:
     """What no count of parameters tells; lengths of the decoder's beginning differ by task there."""
     node = compose_node("encoder", name)
-    published = {"depth": 2, "decoder_depth": 1, "dropout": 0.05, "factor": 5, "attention": "prob", "stacks": 1}
+    published: dict[str, Any] = {
+        "depth": 2,
+        "decoder_depth": 1,
+        "dropout": 0.05,
+        "factor": 5,
+        "attention": "prob",
+        "stacks": 1,
+    }
     published |= {"distil": True, "mix": True, "lazy": "sum", "start": 48, **sizes}
     assert {key: value for key, value in node.items() if key != "_target_"} == published
 

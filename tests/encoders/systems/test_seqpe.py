@@ -117,8 +117,8 @@ def test_the_published_preset_is_the_released_set_up() -> None:
     seqpe = position["seqpe"]
     shift = {"kind": "seqpe", "chance": 0.1, "windows": 320, "offsets": 16}
     assert {key: position[key] for key in shift} == shift
-    reader = {"max_position": 20000, "width": None, "depth": 2, "head_dim": 64, "dropout": 0.1, "strength": 1.0}
-    reader |= {"direction": "causal", "masks_padding": False}
+    reader: dict[str, Any] = {"max_position": 20000, "width": None, "depth": 2, "head_dim": 64, "dropout": 0.1}
+    reader |= {"strength": 1.0, "direction": "causal", "masks_padding": False}
     assert {key: seqpe[key] for key in reader} == reader
     contrast = {"weight": 0.1, "pivots": 16, "candidates": 32, "hard": 0.4, "near": 256}
     transfer = {"weight": 0.1, "offsets": 16, "indices": 32}

@@ -262,8 +262,16 @@ def test_the_surface_and_the_further_feed_forward_are_dropped_as_published(monke
 def test_the_published_preset_is_the_published_recipe() -> None:
     """What no count of parameters tells."""
     node = compose_node("encoder", "published/surface_fusion")
-    recipe = {"fusion": "surface", "mode": "hard", "gate": 0.8, "residual": True, "value": "embedding", "dropout": 0.3}
-    recipe |= {"dim": 512, "depth": 6, "decoder_depth": None, "heads": 8, "hidden": 2048, "temperature": 1.0}
+    recipe: dict[str, Any] = {"fusion": "surface", "mode": "hard", "gate": 0.8, "residual": True, "dropout": 0.3}
+    recipe |= {
+        "value": "embedding",
+        "dim": 512,
+        "depth": 6,
+        "decoder_depth": None,
+        "heads": 8,
+        "hidden": 2048,
+        "temperature": 1.0,
+    }
     assert {key: node[key] for key in recipe} == recipe
     layer = node["layer"]
     assert (layer["placement"], layer["feed_forward"]["activation"]) == ("post", "relu")
