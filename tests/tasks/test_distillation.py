@@ -169,6 +169,24 @@ def test_the_teacher_gets_no_gradient_and_is_no_part_of_the_task() -> None:
     assert all(p.grad is not None for p in encoder.parameters())
 
 
+@pytest.mark.parametrize("samples", ["own", "targets"])
+def test_what_the_teacher_says_is_learnt(samples: str) -> None:
+    """With no part of the targets in the loss, its gradient is that of the divergence."""
+    task, encoder = pupil(alpha=1.0, samples=samples)
+    task.learn_from(*teacher(task))
+    task.train()
+    batch, table = batch_of(task), encoder.token_embedding
+    assert table is not None
+    torch.manual_seed(6)
+    (found,) = torch.autograd.grad(task(encoder, batch).loss, [table])
+    torch.manual_seed(6)
+    read = task.drawn(encoder, batch.source) if samples == "own" else batch.target
+    states = encoder.decode(read, encoder.prefill(batch.source)).values[read.mask]
+    (expected,) = torch.autograd.grad(kl(task.taught(batch.source, read), task.head(states, encoder)), [table])
+    assert torch.allclose(found, expected, atol=1e-7)
+    assert float(expected.norm()) > 1e-3
+
+
 def test_draws_are_answers_of_the_pupil_and_others_each_time() -> None:
     task, encoder = pupil()
     batch = batch_of(task)

@@ -75,10 +75,11 @@ def test_padding_has_no_part_in_a_score(measure: Any) -> None:
 
 
 def test_contributions_by_hand() -> None:
-    s = torch.tensor([[0.6, 0.3, 0.08, 0.02, 9.0], [0.5, 0.5, 0.0, 0.0, 9.0]])
-    mask = torch.tensor([[True, True, True, True, False], [True, True, False, False, False]])
-    entropy = -sum(p * math.log(p) for p in (0.6, 0.3, 0.08, 0.02))
-    expected = [[math.exp(entropy) / 4, 1.0], [2 / 4, 1.0], [2 / 4, 1.0]]
+    whole = [[0.6, 0.3, 0.08, 0.02], [0.5, 0.34, 0.11, 0.05]]  # 0.9 is 90 %, 0.84 is not; 0.11 is below 0.5 / 4
+    s = torch.tensor([[*whole[0], 9.0], [0.5, 0.5, 0.0, 0.0, 9.0], [*whole[1], 9.0]])
+    mask = torch.arange(5) < torch.tensor([4, 2, 4]).unsqueeze(1)
+    first, last = (math.exp(-sum(p * math.log(p) for p in row)) / 4 for row in whole)
+    expected = [[first, 1.0, last], [2 / 4, 1.0, 3 / 4], [2 / 4, 1.0, 2 / 4]]
     assert_close(elimination.contributions(s, mask), torch.tensor(expected))
 
 
@@ -259,6 +260,14 @@ def test_training_measures_first_and_lets_go_then() -> None:
     assert float(encoder.states) == 14
     encoder(batch)
     assert_close(encoder.contribution_3L, measured)  # the same batch
+    solved = {
+        length: elimination.solve(
+            2.5, length, dim=32, hidden=64, parts=lambda g: elimination.fractions("effective", measured[0].tolist(), g)
+        )
+        for length in (14, 24)
+    }
+    assert encoder.alphas(2.5, "effective") == elimination.fractions("effective", measured[0].tolist(), solved[14])
+    assert abs(solved[14] - solved[24]) > 1e-3 * solved[14]  # not of the longest row
     with counting() as counter:
         states = encoder(batch).values
     assert torch.equal(encoder.contribution_3L, measured)
@@ -268,6 +277,19 @@ def test_training_measures_first_and_lets_go_then() -> None:
     states.sum().backward()
     assert all(parameter.grad is not None for parameter in encoder.parameters())
     assert int(encoder.passes) == 3
+
+
+def test_training_has_a_speed_a_score_and_a_profile_of_its_own() -> None:
+    trained = {"trained_speed_up": 2.5, "trained_score": "sig", "trained_profile": "linear"}
+    encoder, batch = make(**trained, plain_steps=0).train(), rows(20, 8)
+    found = encoder(batch).values[batch.mask]
+    tested = {"speed_up": 2.5, "score": "sig", "profile": "linear"}
+    with torch.no_grad():
+        assert_close(found, make(**tested)(batch).values[batch.mask], atol=1e-5, rtol=1e-4)
+        for other in ({"speed_up": 4.0}, {"score": "acc"}, {"profile": "effective"}, {"speed_up": 1.0}):
+            states = make(**{**tested, **other})(batch).values[batch.mask]
+            assert not torch.allclose(found, states, atol=1e-3), other
+        assert_close(encoder.eval()(batch).values[batch.mask], states)
 
 
 def test_the_measure_is_of_each_layer_and_goes_on_where_nothing_is_let_go_of() -> None:
@@ -293,6 +315,15 @@ def test_the_measure_is_of_each_layer_and_goes_on_where_nothing_is_let_go_of() -
         encoder(other)  # beyond plain_steps, but at trained_speed_up 1
     assert not torch.equal(encoder.contribution_3L, before)
     assert float(encoder.states) == pytest.approx((14 + 24) / 2)
+
+
+def test_the_measure_forgets_what_is_a_hundred_passes_old() -> None:
+    encoder = make().train()
+    encoder.passes.fill_(5000)
+    before = encoder.states.clone()
+    with torch.no_grad():
+        encoder(rows(20, 8))
+    assert float(encoder.states) == pytest.approx(0.99 * float(before) + 0.01 * 14)
 
 
 def test_published_is_bert_base() -> None:
