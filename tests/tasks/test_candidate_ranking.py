@@ -331,6 +331,31 @@ def test_training_hides_tokens_and_asks_for_them(reading: Reading) -> None:
 
 
 @pytest.mark.parametrize("reading", READINGS)
+@torch.no_grad()
+def test_what_is_asked_for_is_what_stood_there(reading: Reading) -> None:
+    """And the ranking reads what was hidden, in the same pass; a mean over tokens for each of the sides."""
+    task = ranking(reading, masked_weight=0.5)
+    encoder = served(task)
+    task.train()
+    batch = everything(task, "train")
+    reads = [batch.source] if batch.candidates is None else [batch.source, batch.candidates]
+    torch.manual_seed(3)
+    found = float(task(encoder, batch).loss)
+    torch.manual_seed(3)
+    hidden = [task._hide(read) for read in reads]
+    states = [encoder(read) for read, _ in hidden]
+    asked = []
+    for one, read, (_, chosen) in zip(states, reads, hidden, strict=True):
+        logp_BLV = task.vocabulary_head(one.values, encoder).log_softmax(2)
+        places = chosen.nonzero().tolist()
+        asked.append(-sum(float(logp_BLV[b, t, read.values[b, t]]) for b, t in places) / len(places))
+    scores_BA = task._scores(states, batch).masked_fill(~batch.counted, -torch.inf)
+    rank = -float(scores_BA.log_softmax(1).gather(1, batch.true[:, None]).mean())
+    assert found == pytest.approx(rank + 0.5 * sum(asked) / len(asked), rel=1e-4)
+    assert sum(asked) > len(asked) * 1.1 * math.log(task.spec.vocab_size or 0)  # far from even, so that ids matter
+
+
+@pytest.mark.parametrize("reading", READINGS)
 def test_every_reading_learns_a_few_rows(reading: Reading) -> None:
     task = ranking(reading, Rows(ROWS[:3]))
     torch.manual_seed(0)

@@ -234,6 +234,12 @@ def test_merged_positions_are_refused() -> None:
         preset("uni_encoder", spec, patch=2)
 
 
+def test_tables_begin_as_berts() -> None:
+    encoder = preset("uni_encoder", SPEC, dim=768, depth=1, hidden=8)
+    for table in (encoder.get_parameter("token_type.weight"), encoder.get_parameter("stack.position.table.weight")):
+        assert float(table.detach().square().mean().sqrt()) == pytest.approx(0.02, rel=0.1)
+
+
 def test_published_parameters() -> None:
     """BERT base without its pooler; with the head of one score 769 more."""
     with torch.device("meta"):
