@@ -212,13 +212,26 @@ def forget_replaced(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any
     """Without what a file gave to a target that the command line replaced.
 
     `encoder._target_=my_package.Mine` names another class, so the keys of the file's class that were not typed
-    themselves would only be in its way where its constructor lacks them.
+    themselves would only be in its way where its constructor lacks them. A part's target (`encoder.position._target_`)
+    does the same for the part.
     """
     typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
-    for key in ("encoder", "task", "optimizer"):
-        if f"{key}._target_" in typed and isinstance(tree.get(key), dict):
-            tree[key] = _fitting(tree[key], key, tree.get("allowed"), typed)
+    for path in sorted(
+        name.removesuffix("._target_") for name in typed if name.endswith("._target_")
+    ):  # outer ones first
+        if path.partition(".")[0] in ("encoder", "task", "optimizer"):
+            tree = _replaced(tree, path.split("."), path, tree.get("allowed"), typed)
     return tree
+
+
+def _replaced(node: Any, names: list[str], path: str, allowed: Any, typed: set[str]) -> Any:
+    """A node with what of it is called so made to fit its target."""
+    if not isinstance(node, dict):
+        return node
+    if not names:
+        return _fitting(node, path, allowed, typed) if "_target_" in node else node
+    first, *rest = names
+    return {**node, first: _replaced(node[first], rest, path, allowed, typed)} if first in node else node
 
 
 def renamed(tree: dict[str, Any], overrides: list[str]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from seqbench.config import RunConfig, check_config, load_config
 from seqbench.errors import ConfigError
+from seqbench.nodes import compose_node
 from tests.seqbench.toy_config import NAMES, TREE, toy_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +118,23 @@ def test_a_target_typed_anew_forgets_the_keys_that_it_lacks() -> None:
     assert set(check_config(tree, NAMES, typed, allowed=tree["allowed"]).encoder) == {"_target_", "dim", "dropout"}
     with pytest.raises(ConfigError, match=r"encoder\.heads: no such key"):  # but not a key that was typed, too
         check_config(tree, NAMES, [*typed, "+encoder.heads=3"], allowed=tree["allowed"])
+
+
+def test_so_does_a_part_whose_target_is_typed_anew() -> None:
+    tree = copy.deepcopy(TREE) | {"results": "r"}
+    tree["allowed"] = [*tree["allowed"], "encoders"]
+    tree["encoder"] = compose_node("encoder", "encoder_only")
+    before = copy.deepcopy(tree)
+    typed = ["encoder.position._target_=encoders.blocks.positions.Learned"]
+    tree["encoder"]["position"]["_target_"] = "encoders.blocks.positions.Learned"
+    with pytest.raises(ConfigError, match=r"encoder\.position\.base: no such key"):
+        check_config(tree, NAMES, [], allowed=tree["allowed"])
+    found = check_config(tree, NAMES, typed, allowed=tree["allowed"]).encoder
+    assert found["position"] == {"_target_": "encoders.blocks.positions.Learned"}
+    assert {**found, "position": before["encoder"]["position"]} == before["encoder"]
+    assert tree["encoder"]["position"]["base"] == 10000.0  # what was given stays as it was
+    with pytest.raises(ConfigError, match=r"encoder\.position\.base: no such key"):
+        check_config(tree, NAMES, [*typed, "encoder.position.base=5"], allowed=tree["allowed"])
 
 
 def test_resolved_is_plain_json() -> None:
