@@ -80,8 +80,11 @@ class Palm(Decoder):
         target_length = spec.target_length if self.one_pass else max(source_length, spec.target_length)
 
         length = source_length + target_length if consecutive else target_length
-        self.encoder = None if shared else stack_of(block, length=length, causal=True, cross=False)
-        self.decoder = stack_of(block, length=length, causal=True, cross=partial or not joint)
+        ahead = (shared and not causal_source) or (
+            joint and not consecutive
+        )  # keys stand ahead of who asks: T5's buckets
+        self.encoder = None if shared else stack_of(block, length=length, causal=causal_source, cross=False)
+        self.decoder = stack_of(block, length=length, causal=not ahead, cross=partial or not joint)
         self.source_maps = nn.ModuleList(
             SourceMap(dim=dim, activation=layer.feed_forward.activation, dropout=block["dropout"])
             for _ in range(depth if partial else 0)

@@ -31,6 +31,7 @@ PLACES: dict[str, dict[str, Any]] = {
     "rotary": {"_target_": f"{POSITIONS}.Rotary", "base": 10000.0},
     "learned": {"_target_": f"{POSITIONS}.Learned"},
     "alibi": {"_target_": f"{POSITIONS}.ALiBi"},
+    "relative": {"_target_": f"{POSITIONS}.RelativeBias", "buckets": 8, "max_distance": 16},
 }
 PLAIN = {"partial": False, "language": False}
 LM = {**PLAIN, "joint": True, "causal_source": True, "shared": True, "coordinated": True, "consecutive": True}
@@ -84,6 +85,25 @@ def test_all_switches_off_is_the_encoder_decoder(position: str, placement: str) 
     for read in (lambda e: e(SOURCE).values, lambda e: e.prefill(SOURCE).values):
         assert_close(read(ours)[SOURCE.mask], read(theirs)[SOURCE.mask], atol=1e-10, rtol=0)
     assert_close(target_states(ours)[TARGET.mask], target_states(theirs)[TARGET.mask], atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("position", PLACES)
+def test_a_source_that_sees_both_sides_is_read_as_by_an_encoder(position: str) -> None:
+    ours, theirs = make(position=position, **{**LM, "causal_source": False}), make("encoder_only", position=position)
+    weights = {name.replace("decoder.", "stack."): w for name, w in ours.state_dict().items()}
+    if position == "learned":  # a target has positions of its own
+        weights["stack.position.table.weight"] = weights["stack.position.table.weight"][:12]
+    theirs.load_state_dict(weights)
+    assert_close(ours(SOURCE).values[SOURCE.mask], theirs(SOURCE).values[SOURCE.mask], atol=1e-10, rtol=0)
+
+
+def test_a_target_that_begins_at_0_tells_the_places_of_a_source_ahead_of_it() -> None:
+    """By T5's buckets: those above 4 of 8 are of what is ahead, and a single layer reads embeddings alone."""
+    encoder = make(position="relative", **{**LM, "consecutive": False}, depth=1)
+    before = target_states(encoder)
+    with torch.no_grad():
+        encoder.decoder.position.table.weight[5:] += torch.arange(6.0).view(3, 2)
+    assert not torch.isclose(before, target_states(encoder))[:2, 0].all(-1).any()
 
 
 @pytest.mark.parametrize("switch", ["joint", "causal_source", "shared", "coordinated", "consecutive"])
