@@ -280,15 +280,15 @@ def test_training_measures_first_and_lets_go_then() -> None:
 
 
 def test_training_has_a_speed_a_score_and_a_profile_of_its_own() -> None:
-    trained = {"trained_speed_up": 2.5, "trained_score": "sig", "trained_profile": "linear"}
+    trained: dict[str, Any] = {"trained_speed_up": 2.5, "trained_score": "sig", "trained_profile": "linear"}
     encoder, batch = make(**trained, plain_steps=0).train(), rows(20, 8)
     found = encoder(batch).values[batch.mask]
-    tested = {"speed_up": 2.5, "score": "sig", "profile": "linear"}
+    tested: dict[str, Any] = {"speed_up": 2.5, "score": "sig", "profile": "linear"}
     with torch.no_grad():
         assert_close(found, make(**tested)(batch).values[batch.mask], atol=1e-5, rtol=1e-4)
-        for other in ({"speed_up": 4.0}, {"score": "acc"}, {"profile": "effective"}, {"speed_up": 1.0}):
-            states = make(**{**tested, **other})(batch).values[batch.mask]
-            assert not torch.allclose(found, states, atol=1e-3), other
+        for key, value in (("speed_up", 4.0), ("score", "acc"), ("profile", "effective"), ("speed_up", 1.0)):
+            states = make(**{**tested, key: value})(batch).values[batch.mask]
+            assert not torch.allclose(found, states, atol=1e-3), key
         assert_close(encoder.eval()(batch).values[batch.mask], states)
 
 
