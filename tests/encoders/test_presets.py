@@ -16,6 +16,7 @@ from torch.testing import assert_close
 from encoders.base import Decoder, Encoder, InputSpec, Sequences
 from encoders.conversion import Names, bart_names, bert_names, convert, gpt2_names, llama_names, t5_names
 from seqbench.compose import CONFIGS
+from seqbench.nodes import compose_node
 from tests.encoders.transformers_models import (
     LENGTH,
     TARGET,
@@ -224,6 +225,17 @@ def test_published_sizes_have_the_published_parameters(name: str) -> None:
     with torch.device("meta"):
         ours, model = preset(f"published/{name}", spec), make()
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in model.parameters()) - unused
+
+
+@pytest.mark.parametrize("name", ["bart", "published/bart_base", "published/bart_large"])
+def test_barts_are_set_as_their_checkpoints(name: str) -> None:
+    """What neither states in evaluation nor a count of parameters tell."""
+    node = compose_node("encoder", name)
+    layer, stem = node["layer"], node["stem"]
+    rates = (node["dropout"], layer["attention"]["dropout"], layer["feed_forward"]["dropout"])
+    assert rates == (0.1, 0.1, 0.1)
+    assert (layer["placement"], layer["norm"]["eps"], layer["feed_forward"]["activation"]) == ("post", 1e-5, "gelu")
+    assert (stem["norm"], stem["scaled"], node["decoder_depth"]) == (True, False, None)
 
 
 BARTS: list[tuple[str, InputSpec, dict[str, int], int]] = [  # and the parameters of the library's BartModel

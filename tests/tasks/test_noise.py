@@ -192,6 +192,20 @@ def test_combined_noise_permutes_then_hides() -> None:
     assert noise("blank")(tokens, vocabulary(), generator).tolist() == [MASK]
 
 
+def test_combined_noises_are_the_single_ones_in_the_official_order() -> None:
+    """With the same draws: permuted, then infilled, then inserted into, then turned."""
+    tokens = row(60)
+    tokens[[7, 15, 40]] = STOP
+    for order in (("permute", "infill"), ("infill", "rotate"), ("insert", "rotate"), ("mask", "insert")):
+        for seed in range(5):
+            at_once, by_one = (np.random.default_rng(seed) for _ in range(2))
+            found = noise("+".join(reversed(order)))(tokens, vocabulary(), at_once)
+            expected = tokens
+            for kind in order:
+                expected = noise(kind)(expected, vocabulary(), by_one)
+            assert np.array_equal(found, expected), order
+
+
 def test_shares_are_of_words_and_sentences_and_rounded_up() -> None:
     generator = np.random.default_rng(9)
     begins = [True, False, False, True, False, True, False, False, False, True, False, True, False]  # five words
@@ -214,11 +228,15 @@ def test_shares_are_of_words_and_sentences_and_rounded_up() -> None:
 def test_random_tokens_stand_for_masks() -> None:
     generator = np.random.default_rng(8)
     rows = [noise("mask", random=0.25)(row(100, size=500), vocabulary(), generator) for _ in range(300)]
-    assert np.mean([(x == MASK).sum() for x in rows]) == pytest.approx(30 * 0.75, abs=0.5)
+    masks = [int((x == MASK).sum()) for x in rows]
+    assert np.mean(masks) == pytest.approx(30 * 0.75, abs=0.5)
+    assert 1.5 < np.std(masks) < 3.5  # each by itself: the root of 30 * 0.75 * 0.25
     assert all(x.min() >= MASK for x in rows)
     inserted = noise("insert", random=1.0)(np.full(100, STOP), vocabulary(), generator)
     assert (inserted == MASK).sum() == 0
     assert len(inserted) == 130
+    places = [np.flatnonzero(noise("insert", share=0.1)(row(20), vocabulary(), generator) == MASK) for _ in range(400)]
+    assert set(np.concatenate(places).tolist()) == set(range(22))  # anywhere, before the first and behind the last
 
 
 def test_the_longest_row_is_as_long_as_said() -> None:

@@ -21,6 +21,7 @@ from encoders.base import Decoder, InputSpec, Sequences, part_losses
 from encoders.blocks.attention import AttentionOptions
 from encoders.blocks.feed_forward import FeedForwardOptions
 from encoders.blocks.layer import Layer, LayerOptions
+from encoders.blocks.masks import Sight
 from encoders.blocks.norms import LayerNorm
 from encoders.systems.seqpe import DigitReader, _Sequential
 from encoders.systems.seqpe_losses import contrast_loss, transfer_loss
@@ -97,6 +98,20 @@ def test_every_digit_and_its_place_are_read_and_nothing_else() -> None:
     assert_close(made(torch.tensor([815])), pe_UD[815:816], atol=1e-6, rtol=0)  # whatever else is encoded
     both = reader(causal=False)(torch.arange(1000))
     assert (both - pe_UD).abs().max() > 1e-3  # digits that see each other
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("causal", [True, False])
+def test_padding_that_is_masked_is_as_if_it_were_not_there(causal: bool) -> None:
+    """Digits alone, at their places counted from the right, and [CLS], which digits see where all see all."""
+    made = reader(masks_padding=True, causal=causal)
+    seen = Sight(None, causal)
+    for position in (0, 7, 42, 815):
+        digits = torch.tensor([int(digit) for digit in str(position)])
+        x_1MD = torch.cat((made.digit(digits) + made.place.weight[3 - len(digits) :], made.cls[None]))[None]
+        for layer in made.layers:
+            x_1MD, _ = layer(x_1MD, seen, None, None, None, seen)
+        assert_close(made(torch.tensor([position])), made.out(made.norm(x_1MD[:, -1])), atol=1e-5, rtol=1e-5)
 
 
 def test_parameters() -> None:

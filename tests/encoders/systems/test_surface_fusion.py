@@ -178,6 +178,15 @@ def test_embeddings_are_dropped_as_the_encoders_input_is() -> None:
     assert_close(seen["value"], torch.where(seen["value"] == 0, 0.0, whole))
 
 
+def test_a_shift_of_positions_reaches_its_encoder() -> None:
+    """Which goes through the layers by itself: in training a source stands further out (seqpe_switch.py)."""
+    position = compose_node("encoder", "seqpe", changes={"position": {"kind": "sinusoidal", "chance": 1.0}})["position"]
+    encoder = make(position=position)
+    still = encoder.prefill(SOURCE).values[SOURCE.mask]
+    moved = encoder.train().prefill(SOURCE).values[SOURCE.mask]
+    assert (still - moved).abs().max() > 1e-2
+
+
 @pytest.mark.parametrize("fusion", ["coarse", "fine"])
 @pytest.mark.parametrize("changes", [{}, POST], ids=["pre", "post"])
 def test_layer_fusion_with_all_weight_on_the_top_is_the_encoder_decoder(fusion: str, changes: dict[str, Any]) -> None:
