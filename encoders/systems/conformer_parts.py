@@ -1,4 +1,4 @@
-"""The parts of a streaming Conformer: causal subsampling, attention by distance, causal convolution, a block."""
+"""The parts of a streaming Conformer: who sees whom, subsampling, attention by distance, convolution, a block."""
 # B batch, L frames, P states, T new ones, S before them, K kernel size - 1, C channels, Q bands, D width, H heads
 
 from __future__ import annotations
@@ -17,6 +17,19 @@ def halved(length: int, stages: int) -> int:
     for _ in range(stages):
         length = length // 2 + 1
     return length
+
+
+def visible(number: int, *, style: str, left: int, look_ahead: int, device: torch.device | None = None) -> Tensor:
+    """Which states j each state i sees, (P, P) bool, i first."""
+    i_P1 = torch.arange(number, device=device)[:, None]
+    j_P = torch.arange(number, device=device)
+    if style == "full":
+        return torch.ones(number, number, dtype=torch.bool, device=device)
+    if style == "regular":
+        return (i_P1 - left <= j_P) & (j_P <= i_P1 + look_ahead)
+    chunk = look_ahead + 1
+    back_PP = i_P1 // chunk - j_P // chunk
+    return (back_PP >= 0) & (back_PP <= left // chunk)
 
 
 class Subsampling(nn.Module):

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences, States, check_length
-from encoders.systems.conformer_parts import ConformerBlock, Subsampling, halved
+from encoders.systems.conformer_parts import ConformerBlock, Subsampling, halved, visible
 
 
 class Cache(NamedTuple):
@@ -191,27 +191,13 @@ class StreamingConformer(Encoder):
         )
         states = self.whole(window, look_ahead)
         place_WT = (kept_W - start_W)[:, None] + torch.arange(chunk, device=device)
-        every_W = torch.arange(len(kept_W), device=device)[:, None]
-        values_BPD = states.values.view(rows, len(kept_W), *states.values.shape[1:])[:, every_W, place_WT].flatten(
-            1, 2
-        )[:, :number]
-        mask_BP = states.mask.view(rows, len(kept_W), states.mask.shape[1])[:, every_W, place_WT].flatten(1, 2)[
-            :, :number
-        ]
-        return States(values=values_BPD, mask=mask_BP)
+        every_W1 = torch.arange(len(kept_W), device=device)[:, None]
 
+        def kept(x: Tensor) -> Tensor:
+            """(B, P, ...) of what the rows' windows have, (B * W, states of a window, ...)."""
+            return x.unflatten(0, (rows, len(kept_W)))[:, every_W1, place_WT].flatten(1, 2)[:, :number]
 
-def visible(number: int, *, style: str, left: int, look_ahead: int, device: torch.device | None = None) -> Tensor:
-    """Which states j each state i sees, (P, P) bool, i first."""
-    i_P1 = torch.arange(number, device=device)[:, None]
-    j_P = torch.arange(number, device=device)
-    if style == "full":
-        return torch.ones(number, number, dtype=torch.bool, device=device)
-    if style == "regular":
-        return (i_P1 - left <= j_P) & (j_P <= i_P1 + look_ahead)
-    chunk = look_ahead + 1
-    back_PP = i_P1 // chunk - j_P // chunk
-    return (back_PP >= 0) & (back_PP <= left // chunk)
+        return States(values=kept(states.values), mask=kept(states.mask))
 
 
 def _last(x: Tensor, number: int) -> Tensor:

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from encoders.base import InputSpec, Sequences
-from encoders.systems.streaming_conformer import StreamingConformer, visible
+from encoders.systems.conformer_parts import visible
+from encoders.systems.streaming_conformer import StreamingConformer
 from seqbench.build import build
 from seqbench.nodes import compose_node
 from seqbench.operations import counting
