@@ -72,8 +72,9 @@ def report(task: Task, name: str, splits: Mapping[str, SplitFacts]) -> Leakage:
     """The report of a task that is set up; a few seconds for some ten thousand rows."""
     read = {split: [examples[i] for i in range(len(examples))] for split, examples in task.examples.items()}
     pairs = [("valid", "train"), ("test", "train"), ("test", "valid"), ("train", "train"), ("test", "test")]
-    shared = [_shared(read[a], read[b], a, b) for a, b in pairs]
-    baselines, prior = _baselines(read["train"], read["test"])
+    beside = [name for name, stream in task.data.streams.items() if stream.length is not None]
+    shared = [_shared(read[a], read[b], a, b, beside) for a, b in pairs]
+    baselines, prior = _baselines(read["train"], read["test"], named=task.names_a_class)
     overlap = task.data.overlap
     return Leakage(
         key=key_of(splits),
@@ -139,7 +140,7 @@ def warnings_for(results: Path, splits: Mapping[str, SplitFacts]) -> list[str]:
 
 
 # -- duplicates --------------------------------------------------------------------------------------------------------
-def _shared(one: Sequence[Example], other: Sequence[Example], split: str, within: str) -> Shared:
+def _shared(one: Sequence[Example], other: Sequence[Example], split: str, within: str, beside: Sequence[str]) -> Shared:
     targets: dict[str, set[str]] = {}
     rows = conflicts = 0
     same = split == within
@@ -156,7 +157,7 @@ def _shared(one: Sequence[Example], other: Sequence[Example], split: str, within
             unseen.append(i)
         if same:
             targets.setdefault(source, set()).add(target)
-    near, compared = (0, 0) if same else _near([one[i] for i in unseen], other)
+    near, compared = (0, 0) if same else _near([one[i] for i in unseen], other, beside)
     return Shared(
         split=split, within=within, rows=rows, other_target=conflicts, near=near, compared=compared, of=len(one)
     )
@@ -167,26 +168,35 @@ def _input(example: Example) -> Any:
     return [example.source, dict(example.streams)]
 
 
-def _near(one: Sequence[Example], other: Sequence[Example]) -> tuple[int, int]:
-    """Near duplicates among a sample of `one`, and its size; (0, 0) for sources without words or items."""
+def _near(one: Sequence[Example], other: Sequence[Example], beside: Sequence[str] = ()) -> tuple[int, int]:
+    """Near duplicates among a sample of `one`, and its size; (0, 0) for sources without words or items.
+
+    The streams `beside` a source (a protein, a cell line) are another part of a pair: near are sources with equal ones.
+    """
     from sklearn.feature_extraction.text import HashingVectorizer
 
     from tasks.loading import sample_rows
 
     few = [one[i] for i in sample_rows(len(one), TEST_ROWS).tolist()]
     many = [other[i] for i in sample_rows(len(other), TRAIN_ROWS).tolist()]
-    given = [pieces for example in few if len(pieces := _shingles(example.source)) >= LEAST]
-    against = [pieces for example in many if len(pieces := _shingles(example.source)) >= LEAST]
+    given = [(pieces, example) for example in few if len(pieces := _shingles(example.source)) >= LEAST]
+    against = [(pieces, example) for example in many if len(pieces := _shingles(example.source)) >= LEAST]
     if not given or not against:
         return 0, 0
+    numbers: dict[str, int] = {}
+    of_a, of_b = (
+        np.array([numbers.setdefault(canonical([e.streams[name] for name in beside]), len(numbers)) for _, e in part])
+        for part in (given, against)
+    )
     hashing = HashingVectorizer(analyzer=_same, binary=True, norm=None, alternate_sign=False)
-    a, b = hashing.transform(given), hashing.transform(against)
+    a, b = (hashing.transform(pieces for pieces, _ in part) for part in (given, against))
     sizes_a, sizes_b = np.asarray(a.sum(1)).ravel(), np.asarray(b.sum(1)).ravel()
     transposed, near = b.T.tocsc(), 0
     for start in range(0, a.shape[0], 128):
         both = (a[start : start + 128] @ transposed).tocoo()
         union = sizes_a[start + both.row] + sizes_b[both.col] - both.data
-        near += len(np.unique(both.row[both.data / union >= NEAR]))
+        alike = (both.data / union >= NEAR) & (of_a[start + both.row] == of_b[both.col])
+        near += len(np.unique(both.row[alike]))
     return near, len(given)
 
 
@@ -210,14 +220,17 @@ def _shingles(source: Any) -> set[str]:
 
 
 # -- baselines ---------------------------------------------------------------------------------------------------------
-def _baselines(train: list[Example], test: list[Example]) -> tuple[list[Baseline], dict[str, float]]:
-    """Constant, length alone, bag of words: for one class or one number a row, and [] for other targets."""
+def _baselines(train: list[Example], test: list[Example], *, named: bool) -> tuple[list[Baseline], dict[str, float]]:
+    """Constant, length alone, bag of words: for one class, item or number a row, and [] for other targets.
+
+    Text is a class where the task says that a prediction is one (`named`), and no description or translation.
+    """
     from tasks.loading import sample_rows
 
     few = [test[i] for i in sample_rows(len(test), 10 * TEST_ROWS).tolist()]
     many = [train[i] for i in sample_rows(len(train), TRAIN_ROWS // 2).tolist()]
     kinds = {type(example.target) for example in many}
-    if kinds <= {str, int}:
+    if kinds <= ({str, int} if named else {int}):
         counts = Counter(example.target for example in train)
         prior = {str(name): number / len(train) for name, number in counts.most_common(10)}
         return _scored(many, few, classes=True), prior

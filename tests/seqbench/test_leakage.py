@@ -13,7 +13,7 @@ import pytest
 from seqbench import leakage, leakage_command, provenance
 from seqbench.errors import RecordError
 from seqbench.run import run
-from tasks.data.base import Example
+from tasks.data.base import Example, Stream
 from tests.seqbench.toy import Hits, ToyData, ToyTask
 from tests.seqbench.toy_config import toy_config
 
@@ -31,6 +31,8 @@ class Given(ToyData):
 class Reader(ToyTask):
     """A task over any rows, for its facts alone."""
 
+    names_a_class = True
+
     def lengths(self, split: str) -> Any:
         return np.array([len(example.source) for example in self.examples[split]], dtype=np.int64)
 
@@ -39,8 +41,11 @@ def rows(*pairs: tuple[Any, Any]) -> list[Example]:
     return [Example(source=source, target=target) for source, target in pairs]
 
 
+MAKING: dict[str, Any] = {"metrics": [Hits()], "max_length": 1000}
+
+
 def found(**splits: list[Example]) -> leakage.Leakage:
-    task = Reader(data=Given(**splits), metrics=[Hits()], max_length=1000)
+    task = Reader(data=Given(**splits), **MAKING)
     task.setup()
     return leakage.report(task, "given", provenance.split_facts(task))
 
@@ -134,6 +139,35 @@ def test_numbers_and_pairs() -> None:
     assert by["length"].measure == "r2"
     assert by["length"].value > 0.9
     assert by["constant"].value < 0.1
+
+
+def test_text_that_is_no_class_has_no_baselines() -> None:
+    """Descriptions, translations: a constant would have accuracy 0, which says nothing of them."""
+
+    class Writer(Reader):
+        names_a_class = False
+
+    task = Writer(data=Given(train=rows(*texts(9, 0)), valid=rows(*texts(5, 1)), test=rows(*texts(5, 2))), **MAKING)
+    task.setup()
+    report = leakage.report(task, "given", provenance.split_facts(task))
+    assert (report.baselines, report.prior) == ([], {})
+
+
+def test_near_duplicates_are_beside_equal_other_parts() -> None:
+    """The molecules of new cell lines are those of the known ones, and no leak."""
+    text, other = "the quick brown fox jumps over the lazy dog", "The quick brown fox jumps over the lazy dog."
+
+    def of(source: str, context: float) -> list[Example]:
+        return [Example(source=source, target=0.0, streams={"context": np.full((1, 3), context)})]
+
+    assert leakage._near(of(text, 1.0), of(other, 1.0), ["context"]) == (1, 1)
+    assert leakage._near(of(text, 1.0), of(text, 2.0), ["context"]) == (0, 1)
+    assert leakage._near(of(text, 1.0), of(text, 2.0)) == (1, 1)  # a stream that goes along with its source
+    task = Reader(data=Given(train=of(text, 1.0), valid=of(other, 2.0), test=of(other, 1.0)), **MAKING)
+    task.data.streams = {"context": Stream(channels=3, length=1)}
+    task.setup()
+    report = leakage.report(task, "given", provenance.split_facts(task))
+    assert (shared(report, "test", "train").near, shared(report, "valid", "train").near) == (1, 0)
 
 
 def test_near_duplicates_of_items_and_of_pairs() -> None:

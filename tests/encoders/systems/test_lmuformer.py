@@ -119,6 +119,19 @@ def test_memory_in_parallel_is_the_recurrence(order: int, length: int) -> None:
         np.testing.assert_allclose(part.numpy(), whole[:, start:stop], atol=1e-5)
 
 
+def test_a_row_that_ends_keeps_its_memory() -> None:
+    memory, u = LegendreMemory(order=6, window=16, length=12), torch.rand(3, 12)
+    lengths = (12, 9, 5)
+    whole = memory(u)
+    state: Tensor | None = None
+    for start, stop in ((0, 4), (4, 12)):
+        real = torch.arange(start, stop) < torch.tensor(lengths).unsqueeze(1)
+        _, state = memory.resume(u[:, start:stop], real, state)
+    assert state is not None
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(state[row], whole[row, length - 1], atol=1e-6, rtol=1e-5)
+
+
 def test_memory_holds_the_window() -> None:
     """u(t - r theta) is read by Legendre's polynomials; the errors are the sheet's."""
     u = np.sin(2 * np.pi * np.arange(200) / 50)
@@ -219,6 +232,54 @@ def test_each_switch_meets_the_contract_on_padding_and_causality(mixer: str, emb
     torch.testing.assert_close(encoder(source).values[1, :9], encoder(alone).values[0], atol=1e-5, rtol=1e-5)
     short, long = encoder(cut(source, 0, 8)).values, encoder(source).values[:, :8]
     assert torch.allclose(short, long, atol=1e-5) is encoder.causal
+
+
+@pytest.mark.parametrize("name", ["lmuformer", "lmuformer_causal", "lmuformer_spiking"])
+def test_memories_have_their_order_and_window(name: str) -> None:
+    for order, window in ((8, 40), (12, 6)):
+        memory = make(name, depth=2, order=order, window=float(window)).blocks[1].mixer.memory
+        a, b = by_scipy(order, window)
+        np.testing.assert_allclose(memory.transition.numpy(), a.T, atol=1e-6)
+        np.testing.assert_allclose(memory.entry.numpy(), b, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["published/lmuformer", "published/lmuformer_spiking"])
+def test_a_memory_begins_as_in_the_official_code(name: str) -> None:
+    """What writes and reads from a normal of 0.02, cut off far away, without biases; W as a convolution of PyTorch."""
+    mixer = make(name).blocks[0].mixer
+    for linear, rel in ((mixer.write, 0.2), (mixer.read, 0.02)):  # of 256 and of 131,072 numbers at least
+        assert float(linear.weight.std()) == pytest.approx(0.02, rel=rel)
+        assert float(linear.weight.abs().max()) > 2.2 * 0.02
+        assert not linear.bias.any()
+    for part in (mixer.out.weight, mixer.out.bias):
+        assert 0.95 / 16 < float(part.abs().max()) <= 1 / 16
+
+
+def test_published_values_that_no_count_shows() -> None:
+    for name, order in (("published/lmuformer", 256), ("published/lmuformer_spiking", 512)):
+        published = compose_node("encoder", name)
+        expected = {"depth": 1, "order": order, "window": 128, "heads": 16, "mixer": "lmu"}
+        assert {key: published[key] for key in expected} == expected
+
+
+def test_what_memory_is_compared_with_is_what_it_is_called() -> None:
+    """A GRU step by step, softmax attention head by head, each followed by W."""
+    x_BLD, mask_BL = torch.randn(2, 7, 64), torch.ones(2, 7, dtype=torch.bool)
+    mixer = make(mixer="gru").blocks[0].mixer
+    cell, h_BD, states = torch.nn.GRUCell(64, 64), torch.zeros(2, 64), []
+    cell.load_state_dict({name.removesuffix("_l0"): value for name, value in mixer.gru.state_dict().items()})
+    for t in range(7):
+        h_BD = cell(x_BLD[:, t], h_BD)
+        states.append(mixer.out(h_BD))
+    torch.testing.assert_close(mixer(x_BLD, mask_BL), torch.stack(states, 1), atol=1e-5, rtol=1e-5)
+
+    mixer = make(mixer="attention").blocks[0].mixer
+    q, k, v = (part.unflatten(-1, (4, 16)) for part in mixer.attention.qkv(x_BLD).split(64, -1))
+    seen = [(q[:, :, h] @ k[:, :, h].mT / 4).softmax(-1) @ v[:, :, h] for h in range(4)]
+    expected = mixer.attention.out(torch.cat(seen, -1))
+    torch.testing.assert_close(mixer(x_BLD, mask_BL), expected, atol=1e-5, rtol=1e-5)
+    assert make(mixer="none").blocks[0].mixer is None
 
 
 def test_statistics_are_of_real_positions() -> None:

@@ -187,6 +187,31 @@ def test_the_network_is_the_sheet_s() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("kind, codes", [("mca", 3), ("ca", 0), ("sa", 0), ("scnn", 4), ("birnn", 0)])
+def test_dropout_is_of_convolutions_and_of_dense_layers(kind: str, codes: int) -> None:
+    """After ReLU, before the norm of a convolution; of a dense layer the last."""
+    encoder, called = made("mca", spec_of(40, 12), smiles_encoder=kind, dropout=0.5).train(), []
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.register_forward_hook(lambda _, given, out: called.append((given[0], out)))
+    found = encoder(rows([9, 4, 7], 12)).values[:, 0]
+    assert len(called) == codes + 2
+    assert torch.equal(called[-1][1], found)
+    for given, out in called:
+        assert float(given.amin()) == 0
+        assert ((out == 0) | (out == 2 * given)).all()
+        assert (out != given).any()
+
+
+def test_published_values_that_no_count_shows() -> None:
+    published = compose_node("encoder", "published/mca")
+    choices = {"smiles_encoder": "mca", "concatenate": "none", "gate": "softmax", "gates": "one"}
+    numbers = {"kernels": [3, 5, 11], "heads": 4, "embedding": 16, "dropout": 0.5}
+    assert {key: published[key] for key in (*choices, *numbers)} == choices | numbers
+    assert (BITS, LONGEST) == (512, 5)
+
+
+@torch.no_grad()
 def test_norms_of_scales_have_seen_real_positions_alone() -> None:
     encoder, source = made("mca", spec_of(40, 12), dropout=0.0), rows([9, 4, 7], 12)
     w = drawn(encoder)

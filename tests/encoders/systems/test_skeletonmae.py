@@ -30,6 +30,7 @@ COCO = Graph(
         *((5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16)),
     ),
 )
+UNLIKE = Graph(nodes=6, width=2, edges=((0, 1), (1, 2), (3, 4), (3, 5)))  # two persons, joined otherwise
 RIGHT_SHOULDER, RIGHT_ELBOW, RIGHT_WRIST = 3, 7, 11
 
 
@@ -349,6 +350,38 @@ def test_with_two_persons_each_has_its_own_hidden_joints_remasked() -> None:
     assert (seen[0].view(2, 8, -1) == 0).all(-1).tolist() == hidden[0].bool().tolist()
 
 
+def test_a_person_all_hidden_is_told_from_the_other() -> None:
+    """Fed as zeros, as one that is absent; in the autoencoder it is there, and its joints are all the learnt vector."""
+    made = make(states="nodes", persons=2, remask=False, spec=spec_of(TWO, told=True))
+    values, hidden = torch.randn(1, 3, 16), torch.zeros(1, 3, 8)
+    values[..., 8:] = 0
+    hidden[..., 4:] = 1
+    states = made(source_of(values, hidden))
+    assert states.mask.all()
+    assert made.token is not None
+    other = made.decoder(made.map(made.graph(made.token.expand(1, 4, -1))))[0]
+    torch.testing.assert_close(states.values.view(3, 2, 4, -1)[:, 1], other.expand(3, 4, -1), atol=1e-5, rtol=1e-5)
+    assert other.abs().max() > 1e-2
+
+
+@torch.no_grad()
+def test_what_learns_and_how_it_begins() -> None:
+    """Of the autoencoder: embedding, vector, 3 + 1 layers, a map without bias; the vector and positions are small."""
+    made = make(states="nodes", spec=spec_of(SKELETON, told=True))
+    assert sum(p.numel() for p in made.parameters()) == (2 * 64 + 64) + 64 + 4 * 8450 + 64 * 64
+    assert made.token is not None
+    assert made.causal  # frame by frame
+    for values in (made.token, make(spec=spec_of(SKELETON, length=40)).position):
+        assert float(values.std()) == pytest.approx(0.02, rel=0.3)
+    assert not make(spec=spec_of(SKELETON)).causal
+
+
+def test_published_values() -> None:
+    published = compose_node("encoder", "published/skeletonmae")
+    expected = {"layers": 3, "persons": 2, "dim": 64, "depth": 3, "backbone": "gin", "remask": True}
+    assert {key: published[key] for key in expected} == expected
+
+
 def test_published_parameters_by_formula() -> None:
     """No count is published: that of three layers and two persons, width 64, as the class says."""
     spec = replace(spec_of(Graph(nodes=34, width=2, edges=_twice(COCO))), max_length=64)
@@ -369,6 +402,7 @@ def _twice(graph: Graph) -> tuple[tuple[int, int], ...]:
         ({}, None, "reads the joints of skeletons"),
         ({"persons": 2}, SKELETON, "persons: 2, but the 15 nodes"),
         ({"persons": 2}, PATH, "persons: 2, but the 4 nodes"),
+        ({"persons": 2}, UNLIKE, "persons: 2, but the 6 nodes"),
         ({"dilations": []}, SKELETON, "dilations"),
         ({"dim": 66}, SKELETON, "dilations"),
         ({"kernel_size": 4}, SKELETON, "kernel_size: 4 has no middle; use 5"),

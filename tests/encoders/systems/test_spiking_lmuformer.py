@@ -153,6 +153,26 @@ def test_every_layer_fires_sometimes_and_batches_leave_no_trace(mixer: str) -> N
 
 
 @pytest.mark.parametrize("mixer", ["lmu", "attention"])
+def test_statistics_begin_as_those_of_noise_and_move_as_ever(mixer: str) -> None:
+    encoder = make(mixer=mixer)
+    norms = [module for module in encoder.modules() if isinstance(module, torch.nn.BatchNorm1d)]
+    assert len(norms) == 4 + 5 + 2 + 1  # of patches, mixer, channels, the last one
+    for norm in norms:
+        assert norm.running_var is not None
+        assert (norm.running_var - 1).abs().max() > 1e-3
+        assert norm.momentum == 0.1
+        assert int(norm.num_batches_tracked or 0) == 0
+        assert norm.weight.eq(1).all()
+
+
+def test_the_precision_of_a_run_turns_no_spike() -> None:
+    encoder, source = make(), rows(64, 40)
+    exact = encoder(source).values
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(encoder(source).values, exact)
+
+
+@pytest.mark.parametrize("mixer", ["lmu", "attention"])
 def test_it_learns_through_its_spikes(mixer: str) -> None:
     """Which of two channels is raised, by the mean over steps."""
     encoder = make(mixer=mixer, dim=16, hidden=16, order=16).train()

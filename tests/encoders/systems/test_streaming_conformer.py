@@ -86,6 +86,33 @@ def test_chunks_with_caches_are_the_whole_pass(left: int, look_ahead: int, facto
     torch.testing.assert_close(found.values[found.mask], expected.values[expected.mask], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("style, inference", [("chunked", "cached"), ("full", "buffered")])
+def test_rows_shorter_than_what_is_looked_at(style: str, inference: str) -> None:
+    """A cache and a window reach further than the longest source: distances are there for them, too."""
+    changes: dict[str, Any] = {"style": style, "left": 16, "look_aheads": [7], "length": 9}
+    whole, parts = make(**changes), make(**changes, inference=inference)
+    parts.load_state_dict(whole.state_dict())
+    source = rows(9, 5)
+    expected, found = whole(source), parts(source)
+    assert found.mask.sum(1).tolist() == [3, 2]
+    torch.testing.assert_close(found.values[found.mask], expected.values[expected.mask], atol=1e-5, rtol=0)
+
+
+def test_causal_is_what_never_looks_ahead() -> None:
+    for look_aheads, look_ahead, causal in (([0], None, True), ([0], 1, False), ([1], 0, False), ([0, 1], 0, False)):
+        assert make(look_aheads=look_aheads, look_ahead=look_ahead).causal is causal
+        assert make(style="regular", look_aheads=look_aheads, look_ahead=look_ahead).causal is causal
+    assert make(style="full", look_aheads=[0]).causal is False
+
+
+def test_published_values_that_no_count_shows() -> None:
+    published = compose_node("encoder", "published/streaming_conformer")
+    sizes = {"heads": 8, "kernel": 9, "left": 70, "dropout": 0.1}
+    choices = {"style": "chunked", "look_aheads": [13, 6, 1, 0], "look_ahead": None, "inference": "whole"}
+    assert {key: published[key] for key in (*sizes, *choices)} == sizes | choices
+    assert [R * published["factor"] * 10 for R in published["look_aheads"]] == [1040, 480, 80, 0]  # ms
+
+
 def test_a_stream_alone_is_the_stream_in_a_batch() -> None:
     for inference, style in (("cached", "chunked"), ("buffered", "full")):
         encoder = make(left=8, look_aheads=[3], style=style, inference=inference)
@@ -289,6 +316,8 @@ def test_dropout_stands_where_the_class_says_and_u_and_v_begin_at_zero() -> None
         ({"left": 8, "look_ahead": 2}, "left: 8 states are no whole number of chunks of 3"),
         ({"style": "full", "inference": "cached"}, "inference: cached is for style chunked"),
         ({"style": "chunked", "inference": "buffered"}, "inference: buffered is for style full"),
+        ({"left": 16, "look_aheads": [7, 2], "look_ahead": 7}, "left: 16 states are no whole number of chunks of 3"),
+        ({"style": "regular", "inference": "cached"}, "inference: cached is for style chunked"),
         ({"look_aheads": []}, "look_aheads: \\[\\]"),
         ({"look_aheads": [-1]}, "look_aheads: \\[-1\\]"),
         ({"heads": 3}, "heads: 3 don't divide dim 64"),

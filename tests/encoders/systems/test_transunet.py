@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.base import Grid, InputSpec, Sequences
+from encoders.blocks.masks import Sight
 from encoders.systems.transunet_stem import StandardisedConv
 from seqbench.build import build
 from seqbench.errors import ConfigError
@@ -143,6 +144,50 @@ def test_standardised_convolution() -> None:
             conv.weight.copy_(torch.tensor(scale * weight + shift))
             found = conv(torch.tensor(image))
         np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-12 if scale == 1 else 5e-4)
+
+
+@torch.no_grad()
+def test_layers_begin_and_normalise_as_in_the_official_code() -> None:
+    layer = make().layers[0]
+    assert (layer.attention_norm.eps, layer.norm.eps, make().norm.eps) == (1e-6, 1e-6, 1e-6)
+    for linear in (layer.feed_forward.up, layer.feed_forward.down):  # Xavier's: uniform, the same bound for both
+        assert 0.98 * (6 / (128 + 256)) ** 0.5 < float(linear.weight.abs().max()) <= (6 / (128 + 256)) ** 0.5
+        assert 0 < float(linear.bias.abs().max()) < 1e-5
+    stem = make("published/transunet_r50_vit_b16", spec=spec_of(16, 16), depth=0).stem
+    norms = {name: norm for name, norm in stem.named_modules() if isinstance(norm, nn.GroupNorm)}
+    assert len(norms) == 1 + 3 * 16 + 3
+    for name, norm in norms.items():
+        own = ".shortcut." in name  # of a channel each, with PyTorch's eps
+        assert (norm.num_groups, norm.eps) == ((norm.num_channels, 1e-5) if own else (32, 1e-6))
+
+
+@torch.no_grad()
+def test_positions_begin_as_wide_as_they_are_told() -> None:
+    for std in (0.02, 0.2):
+        assert float(make(position_std=std).position.std()) == pytest.approx(std, rel=0.1)
+    assert not make("published/transunet_r50_vit_b16", depth=0, units=[1, 1, 1]).position.any()
+
+
+def test_dropout_is_of_the_embedding_and_in_each_feed_forward() -> None:
+    encoder = make(dropout=0.5).train()
+    called: list[str] = []
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Dropout):
+            module.register_forward_hook(lambda *_, name=name: called.append(name))
+    encoder(source(encoder, wave(2, 1, 64, 64)))
+    inside = [f"layers.{i}.{part}" for i in range(2) for part in ("feed_forward.dropout", "dropout")]
+    assert called == ["dropout", *inside]
+    x_BPD = torch.randn(1, 16, 128)
+    for dropout, attention_dropout in ((0.5, 0.0), (0.0, 0.5)):
+        layer = make(dropout=dropout, attention_dropout=attention_dropout).train().layers[0]
+        one, other = (layer.attention(x_BPD, Sight(None, False), None, None)[0] for _ in range(2))
+        assert torch.equal(one, other) is (attention_dropout == 0)
+
+
+def test_published_values_that_no_count_shows() -> None:
+    published = compose_node("encoder", "published/transunet_r50_vit_b16")
+    expected = {"heads": 12, "dropout": 0.1, "attention_dropout": 0.0, "position_std": 0.0, "skips": 3, "stem": "cnn"}
+    assert {key: published[key] for key in expected} == expected
 
 
 # -- what sees what ------------------------------------------------------------------------------------------------
