@@ -195,7 +195,7 @@ class StreamingConformer(Encoder):
 
         def kept(x: Tensor) -> Tensor:
             """(B, P, ...) of what the rows' windows have, (B * W, states of a window, ...)."""
-            return x.unflatten(0, (rows, len(kept_W)))[:, every_W1, place_WT].flatten(1, 2)[:, :number]
+            return x.view(rows, len(kept_W), *x.shape[1:])[:, every_W1, place_WT].flatten(1, 2)[:, :number]
 
         return States(values=kept(states.values), mask=kept(states.mask))
 
