@@ -44,5 +44,15 @@ class Convolution(nn.Module):
 
 def on_real(norm: Callable[[Tensor], Tensor], x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
     """A normalisation of (N, D), such as nn.BatchNorm1d, over real positions only; zero at padding."""
-    normed_ND = norm(x_BLD[mask_BL])
+    normed_ND = normed(norm, x_BLD[mask_BL])
     return x_BLD.new_zeros(x_BLD.shape).to(normed_ND.dtype).masked_scatter(mask_BL.unsqueeze(-1), normed_ND)
+
+
+def normed(norm: Callable[[Tensor], Tensor], x_ND: Tensor) -> Tensor:
+    """norm(x), (N, D). Batch normalisation of a single row, which has no variance, is by the averages so far.
+
+    PyTorch refuses that in training; the last batch of an epoch may be of one row, for none is dropped.
+    """
+    if len(x_ND) == 1 and isinstance(norm, nn.BatchNorm1d) and norm.training:
+        return F.batch_norm(x_ND, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return norm(x_ND)

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences, States, check_length
-from encoders.blocks.convolution import Convolution, on_real
+from encoders.blocks.convolution import Convolution, normed, on_real
 from encoders.systems.mca_parts import ContextGate, ContextualAttention, NGrams, Recurrent, StackedConvolutions
 
 BITS, LONGEST = 512, 5  # of the fingerprint: its bits, and the tokens of an n-gram
@@ -122,9 +122,9 @@ class MCA(Encoder):
 
     def forward(self, source: Sequences) -> States:
         """The state of each row, (B, 1, D)."""
-        x_BK = self.norm(self.summary(source))
+        x_BK = normed(self.norm, self.summary(source))
         for linear, norm in zip(self.dense, self.dense_norms, strict=True):
-            x_BK = self.dropout(F.relu(norm(linear(x_BK))))
+            x_BK = self.dropout(F.relu(normed(norm, linear(x_BK))))
         return States(values=x_BK.unsqueeze(1), mask=source.mask[:, :1])
 
     def summary(self, source: Sequences) -> Tensor:

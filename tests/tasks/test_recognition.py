@@ -164,6 +164,10 @@ def test_what_has_no_alignment_is_refused() -> None:
     with pytest.raises(ValueError, match=r"task\.loss: CTC needs \d+ states for the \d symbols of training row \d+"):
         task.attach(load_encoder("encoder_only", task.spec, dim=16, patch=8))
     make(loss="transducer").attach(load_encoder("encoder_only", task.spec, dim=16, patch=8))
+    twice = Beeps()
+    twice.read = lambda split: [Example(source=np.zeros((2, 4), dtype=np.float32), target="ay ay")]  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="CTC needs 3 states for the 2 symbols of training row 0, which has 2"):
+        encoder_of(make(twice))  # a blank between equal ones
     with pytest.raises(ValueError, match=r"task\.decoding: transducer, with task\.loss ctc"):
         make(decoding="transducer")
     mixed = Beeps()

@@ -292,6 +292,12 @@ def test_statistics_are_of_real_positions() -> None:
     torch.testing.assert_close(norm.running_var, 0.9 + 0.1 * first[source.mask].var(0))
 
 
+@pytest.mark.parametrize("name", ["lmuformer", "lmuformer_causal", "lmuformer_spiking"])
+def test_a_single_position_trains(name: str) -> None:
+    encoder, source = make(name, dim=16), rows(1)
+    torch.testing.assert_close(encoder.train()(source).values, encoder.eval()(source).values)
+
+
 def test_parameters_are_the_published() -> None:
     with torch.device("meta"):
         encoder = make("published/lmuformer")

@@ -211,6 +211,20 @@ def test_published_values_that_no_count_shows() -> None:
     assert (BITS, LONGEST) == (512, 5)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_single_row_trains(kind: str) -> None:
+    """As the last batch of an epoch may be: its norms are by the averages so far, and leave them; gradients flow."""
+    encoder = made("mca", spec_of(40, 12), smiles_encoder=kind, dropout=0.0)
+    drawn(encoder)
+    row, before = rows([1], 12), {name: value.clone() for name, value in encoder.named_buffers()}
+    expected = encoder(row).values.detach()
+    found = encoder.train()(row).values
+    assert_close(found, expected)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.named_buffers())
+    [gradient] = torch.autograd.grad(found.sum(), encoder.dense[0].weight)
+    assert gradient.any()
+
+
 @torch.no_grad()
 def test_norms_of_scales_have_seen_real_positions_alone() -> None:
     encoder, source = made("mca", spec_of(40, 12), dropout=0.0), rows([9, 4, 7], 12)
@@ -335,6 +349,7 @@ def test_the_context_reaches_what_it_should(kind: str, concatenate: str) -> None
     if concatenate == "gated":
         assert_close(summary[:, -12:], encoder.gates[0](raw))
     assert bool(encoder.explain(source)) == (kind in ("mca", "ca", "sa"))
+    assert len(encoder.gates) == int(kind in ("mca", "ca") or concatenate == "gated")  # none that nothing reads
 
 
 @torch.no_grad()
