@@ -61,7 +61,13 @@ class UniEncoder(Encoder):
     def forward(self, source: Sequences) -> States:
         """States of the source, one a position, whatever part it is of."""
         part = source.streams.get("part")
-        if part is None or not self.same_positions or source.values.shape[1] <= self.spec.max_length:
+        length, most = source.values.shape[1], self.spec.max_length
+        if part is not None and not self.same_positions and length > most:
+            raise ValueError(
+                f"same_positions: false, so candidates run on to {length} positions; this encoder was made for at most "
+                f"{most}; use true, or a larger task.max_length"
+            )
+        if part is None or length <= most:
             check_length(source, self.spec)
         x_BLD, mask_BL = self.embed.embed(source)
         part_BL = torch.zeros_like(source.mask, dtype=torch.int64) if part is None else part.values * mask_BL

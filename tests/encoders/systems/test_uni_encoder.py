@@ -224,7 +224,7 @@ def test_candidates_share_positions_so_that_a_source_may_be_longer_than_they() -
     assert equal_ND.std(0).max() < 1e-6  # equal ones stand on equal positions
     with pytest.raises(ValueError, match=r"a context and a candidate of 12 positions; .* at most 11"):
         preset("uni_encoder", spec, **SMALL)(packed([[*CANDIDATES[2], 4], *CANDIDATES[:2]]))
-    with pytest.raises(ValueError, match=r"46 positions; .* at most 11"):
+    with pytest.raises(ValueError, match=r"same_positions: false, .* 46 positions; .* at most 11; use true"):
         preset("uni_encoder", spec, **SMALL, same_positions=False)(source)
 
 
