@@ -26,7 +26,7 @@ class StudySweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         """Plan and run. Raises SystemExit where a cell did not finish."""
-        from seqbench.sweep import sweep
+        from seqbench.studies.sweep import sweep
 
         code = sweep(arguments, loader=self.context.config_loader, launch=self._launch())
         if code:

@@ -7,8 +7,8 @@ describe; `seqbench.compose_node("encoder", name)` is the description.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from seqbench.composition.nodes import compose_node
     from seqbench.library import load_encoder, load_task
-    from seqbench.nodes import compose_node
 
 __all__ = ["compose_node", "load_encoder", "load_task"]
 
@@ -16,7 +16,7 @@ __all__ = ["compose_node", "load_encoder", "load_task"]
 def __getattr__(name: str) -> object:
     """What __all__ names, imported when it is asked for: importing seqbench must cost neither torch nor hydra."""
     if name == "compose_node":
-        from seqbench import nodes
+        from seqbench.composition import nodes
 
         return nodes.compose_node
     if name in __all__:

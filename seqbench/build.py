@@ -16,12 +16,12 @@ from torch.utils._device import DeviceContext
 
 from encoders.base import ContractError, Encoder, InputSpec, check_declared
 from encoders.trivial import Trivial
-from seqbench.compose import CONFIGS
+from seqbench.composition.compose import CONFIGS
+from seqbench.composition.nodes import compose_node
+from seqbench.composition.schema import Node, forbidden, is_allowed, signature_of
 from seqbench.config import ENCODER, OPTIMIZER, TASK, RunConfig
 from seqbench.errors import ConfigError
-from seqbench.nodes import compose_node
 from seqbench.probe import probe
-from seqbench.schema import Node, forbidden, is_allowed, signature_of
 from tasks.base import Task
 from tasks.data.base import DataError
 

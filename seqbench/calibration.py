@@ -11,9 +11,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from seqbench import published
+from seqbench.composition.source import suggest
 from seqbench.errors import ConfigError, RecordError
-from seqbench.source import suggest
+from seqbench.records import published
 
 LINES = published.ROOT / "configs" / "calibration.yaml"
 PAGE = published.ROOT / "docs" / "calibration.md"
@@ -97,11 +97,11 @@ def read_lines(path: Path = LINES) -> dict[str, Line]:
 
 def measure(line: Line, results: Path) -> Figure | None:
     """The figure of a line from the records of its runs; None where one is missing or has not finished."""
-    from seqbench.board.collect import Entry
+    from seqbench.board.entries import Entry
     from seqbench.board.table import build
     from seqbench.leaderboard import read_settings
-    from seqbench.store import Store
-    from seqbench.study import plan_sweep
+    from seqbench.records.store import Store
+    from seqbench.studies.study import plan_sweep
 
     store = Store(results)
     ids = [cell.id for cell in plan_sweep(line.overrides()).cells]
@@ -122,7 +122,7 @@ def publish(results: Path, names: Sequence[str], into: Path, page: Path) -> list
 
     Lines whose runs are not all there keep the figure that they had.
     """
-    from seqbench.store import write_atomic
+    from seqbench.records.store import write_atomic
 
     lines, figures = read_lines(), read_figures(into)
     told = []

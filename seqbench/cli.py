@@ -18,12 +18,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from seqbench.complaints import complaint
-from seqbench.compose import CONFIG_NAME, config_loader, find_plugins, names_of, own_loader
+from seqbench.composition.complaints import complaint
+from seqbench.composition.compose import CONFIG_NAME, config_loader, find_plugins, names_of, own_loader
 from seqbench.config import load_config
 from seqbench.errors import ConfigError
 from seqbench.garbage import uncollected
-from seqbench.place import placed
+from seqbench.ranks.place import placed
 
 USER_ERROR, SOME_FAILED, INTERRUPTED = 2, 1, 130
 
@@ -87,7 +87,7 @@ def guarded(config_name: str, job: Callable[[DictConfig], int], argv: Sequence[s
 def _application(
     config_name: str, job: Callable[[DictConfig], None], parser: ArgumentParser, options: Namespace
 ) -> None:
-    """What `hydra.main` does, with a loader that lets no config file run anything (seqbench/guard.py)."""
+    """What `hydra.main` does, with a loader that lets no config file run anything (seqbench/composition/guard.py)."""
     version.setbase("1.3")
     app = Hydra(task_name=config_name, config_loader=own_loader(options.config_dir))
     GlobalHydra.instance().initialize(app)

@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
 
+from seqbench.composition.explain import explain, join, show
+from seqbench.composition.schema import Node, examine, signature_of
+from seqbench.composition.sections import Budget, Count, Logger, Pretrain, Protocol, Schedule, Section, Trainer, Tune
 from seqbench.errors import ConfigError
-from seqbench.explain import explain, join, show
-from seqbench.folder import Address, Folder
-from seqbench.schema import Node, examine, signature_of
-from seqbench.sections import Budget, Count, Logger, Pretrain, Protocol, Schedule, Section, Trainer, Tune
+from seqbench.records.folder import Address, Folder
 
 ASIDE = ("study", "experiment", "tokenizer", "hydra")  # groups whose files are no part of a run, or change one
 FOUND = {  # what no one gives: it would stand for a search that nobody made
@@ -88,7 +88,7 @@ class RunConfig(Section):
         if size % parts:
             raise ValueError(f"trainer.accumulate: {parts} equal parts can't be made of budget.{key}, {size}")
         if self.mirror is not None:
-            from seqbench.address import is_folder
+            from seqbench.records.address import is_folder
 
             if is_folder(self.mirror, self.results):
                 raise ValueError(f"mirror: {self.mirror} is the folder of results itself; give another, or null")

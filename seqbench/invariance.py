@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from encoders.base import Encoder, States
-from seqbench.evaluation import Evaluator
 from seqbench.record import Variation
+from seqbench.training.evaluation import Evaluator
 from tasks.loading import Batching, plan_batches, sample_rows
 
 SPLIT = "test"

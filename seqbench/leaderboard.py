@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from seqbench import settings as settings_of
+from seqbench.composition import settings as settings_of
 from seqbench.errors import ConfigError
-from seqbench.folder import Place
 from seqbench.garbage import uncollected
+from seqbench.records.folder import Place
 
 if TYPE_CHECKING:
     from seqbench.board.model import Board
@@ -103,7 +103,7 @@ def split_keys(arguments: Sequence[str], fields: Collection[str] = ()) -> tuple[
     """
     import yaml
 
-    from seqbench.source import suggest
+    from seqbench.composition.source import suggest
 
     train = yaml.safe_load((CONFIGS / "train.yaml").read_text(encoding="utf-8"))
     groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
@@ -142,7 +142,7 @@ def make(
     """
     from seqbench.board import study
     from seqbench.board.table import build
-    from seqbench.fetch import local
+    from seqbench.records.fetch import local
 
     asked = study.Asked(study=settings.study, overrides=tuple(overrides), config_dir=config_dir)
     out = Path(settings.out or f"reports/{settings.study or ('sweep' if overrides else 'all')}")
@@ -174,7 +174,7 @@ def make(
 
 def _write(board: Board, settings: Settings, out: Path) -> list[str]:
     from seqbench.board import csv_table, latex, markdown, page
-    from seqbench.store import reason_of, write_atomic
+    from seqbench.records.store import reason_of, write_atomic
 
     render: dict[str, Callable[[], str]] = {
         "html": lambda: page.render(board, out=out),

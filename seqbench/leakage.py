@@ -15,9 +15,9 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from seqbench.errors import RecordError
-from seqbench.provenance import canonical
 from seqbench.record import SplitFacts
-from seqbench.store import reason_of, write_atomic
+from seqbench.records.provenance import canonical
+from seqbench.records.store import reason_of, write_atomic
 
 if TYPE_CHECKING:  # a board reads warnings, and needs no torch for it
     from tasks.base import Task

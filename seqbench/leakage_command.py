@@ -26,14 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         from hydra.core.hydra_config import HydraConfig
         from omegaconf import DictConfig
 
-        from seqbench.compose import names_of
+        from seqbench.composition.compose import names_of
         from seqbench.config import load_config
 
         assert isinstance(cfg, DictConfig)
         settings = HydraConfig.get()
         config = load_config(cfg, names_of(settings.runtime.choices), list(settings.overrides.task))
-        from seqbench import leakage, provenance, randomness  # torch, after all that is said without it
+        from seqbench import leakage, randomness  # torch, after all that is said without it
         from seqbench.build import build_task
+        from seqbench.records import provenance
 
         task = build_task(config)
         task.data.check()

@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from encoders.base import Encoder, InputSpec
 from seqbench.build import encoder_of, task_of
+from seqbench.composition.nodes import compose_node
+from seqbench.composition.schema import Node, check
 from seqbench.config import ENCODER, TASK, resolve
-from seqbench.nodes import compose_node
-from seqbench.schema import Node, check
 from tasks.base import Task
 
 ALLOWED = ("encoders", "tasks")  # what files of configs/ name; a class of one's own is called without a config

@@ -6,11 +6,11 @@ import torch
 
 from seqbench.build import is_trivial
 from seqbench.config import RunConfig
-from seqbench.crew import size_of
 from seqbench.errors import ConfigError
-from seqbench.facts import device_of
-from seqbench.loggers import check_account
-from seqbench.place import placed
+from seqbench.ranks.crew import size_of
+from seqbench.ranks.place import placed
+from seqbench.training.facts import device_of
+from seqbench.training.loggers import check_account
 
 
 def check_machine(config: RunConfig) -> None:

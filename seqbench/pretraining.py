@@ -12,13 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seqbench.claim import Claimed
+from seqbench.composition.explain import join
 from seqbench.config import RunConfig, check_config
 from seqbench.errors import ConfigError, RecordError
-from seqbench.explain import join
-from seqbench.progress import Event, Watch
 from seqbench.record import Record
-from seqbench.store import AGAIN, Store
+from seqbench.records.claim import Claimed
+from seqbench.records.store import AGAIN, Store
+from seqbench.training.progress import Event, Watch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -155,8 +155,8 @@ def check_finished(record: Record) -> None:
     """
     if record.status == "finished":
         return
-    from seqbench.health import TimedOut
-    from seqbench.standing import UNDONE
+    from seqbench.training.health import TimedOut
+    from seqbench.training.standing import UNDONE
 
     kind = TimedOut if record.status in UNDONE else RuntimeError
     reason = (record.reason or "").removesuffix("; the same command goes on")  # which this one's ends with

@@ -252,7 +252,7 @@ class Record(_Part):
 
     schema_version: int = SCHEMA_VERSION
     id: str
-    ids: int | None = Field(default=None, description="version of the recipe of ids (seqbench/identity.py)")
+    ids: int | None = Field(default=None, description="version of the recipe of ids (seqbench/records/identity.py)")
     status: Status
     reason: str | None = Field(default=None, description="why it did not finish, one or two lines")
     failed_at_step: int | None = None

@@ -10,19 +10,18 @@ from pathlib import Path
 
 from seqbench import pretraining
 from seqbench.build import build_task, check_pair, check_selection
-from seqbench.casualty import was_killed
-from seqbench.claim import claim
 from seqbench.config import RunConfig
 from seqbench.errors import RecordError
 from seqbench.garbage import uncollected
-from seqbench.identity import run_id
-from seqbench.labels import as_asked
-from seqbench.match import matched
-from seqbench.place import placed
-from seqbench.progress import Watch, ignore
+from seqbench.matching.match import matched
+from seqbench.ranks.place import placed
 from seqbench.record import Record
-from seqbench.standing import UNDONE, stands
-from seqbench.store import Store
+from seqbench.records.claim import claim
+from seqbench.records.identity import run_id
+from seqbench.records.labels import as_asked
+from seqbench.records.store import Store
+from seqbench.training.progress import Watch, ignore
+from seqbench.training.standing import UNDONE, stands, was_killed
 from seqbench.tuning import check, is_tuned, tuned, without_floors
 
 
@@ -60,10 +59,10 @@ def run(
     """
     if placed() is None:
         return _mirrored(config, _run(config, watch=watch, jobs=jobs, trial=trial, note=note, again=again))
-    from seqbench.crew import is_follower, leading
+    from seqbench.ranks.crew import is_follower, leading
 
     if is_follower():
-        from seqbench.follower import follow
+        from seqbench.ranks.follower import follow
 
         outcome = follow()
         if isinstance(outcome, BaseException):
@@ -97,8 +96,8 @@ def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note
             tidy(store.folder(this))
         return Outcome(known, skipped=True)
     with uncollected():  # Lightning takes seconds: after all that is said without it
-        from seqbench.attempt import Attempt
         from seqbench.machine import check_machine
+        from seqbench.training.attempt import Attempt
 
     if not done:
         store.check_writable()
@@ -148,7 +147,7 @@ def _mirrored(config: RunConfig, outcome: Outcome) -> Outcome:
     """The outcome, its record and those that it leans on put into the mirror; what fails is said, and loses nothing."""
     if config.mirror is None:
         return outcome
-    from seqbench.mirror import bring
+    from seqbench.records.mirror import bring
 
     line = bring(Path(config.results), [*outcome.record.parents, outcome.record.id], config.mirror)
     if line:

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from seqbench import identity
 from seqbench.build import PairError, build_task, is_trivial
-from seqbench.claim import Claimed
+from seqbench.composition.schema import Node
+from seqbench.composition.sections import ENDS, Dimension
 from seqbench.config import RunConfig, check_config
 from seqbench.errors import ConfigError
-from seqbench.lineage import changes
-from seqbench.progress import Event, Watch
 from seqbench.record import Record, TrialFacts, TuningFacts
-from seqbench.schema import Node
-from seqbench.sections import ENDS, Dimension
+from seqbench.records import identity
+from seqbench.records.claim import Claimed
+from seqbench.records.lineage import changes
+from seqbench.training.progress import Event, Watch
 from tasks.base import Task
 
 FOLDER = "tuning"  # in the results: <hash of the row>/<id of the trial>/record.json
@@ -93,7 +93,7 @@ def _hold(config: RunConfig, tree: dict[str, Any]) -> None:
 
 
 def _hold_equal(config: RunConfig, sizes: dict[str, Node], tasks: dict[str, Task] | None) -> None:
-    from seqbench.match import moved
+    from seqbench.matching.match import moved
 
     unequal = moved(config, sizes, tasks)
     if unequal:

@@ -37,7 +37,7 @@ def pytest_collection_finish() -> None:
     A run calls gc.collect(), which looked through what was imported and collected (800 000 objects, 0.25 s); and it
     hashes the package that its classes lie in (the toys' is all of tests/, ten times a run).
     """
-    from seqbench import identity
+    from seqbench.records import identity
 
     gc.collect()
     gc.freeze()

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from seqbench.benchmark import page
 from seqbench.benchmark.base import Row, Settings
+from seqbench.composition.source import suggest
 from seqbench.errors import ConfigError
-from seqbench.source import suggest
-from seqbench.store import write_atomic
+from seqbench.records.store import write_atomic
 
 USAGE = """python scripts/benchmark.py [NAME ...] [key=value ...]
 

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from encoders.base import Encoder
 from seqbench.benchmark.base import Row, Settings, alternate, compared
 from seqbench.build import build
-from seqbench.evaluation import Evaluator
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
+from seqbench.training.evaluation import Evaluator
 from tasks.base import Task
 from tasks.data import pinned
 from tasks.loading import Batching

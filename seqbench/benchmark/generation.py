@@ -13,7 +13,7 @@ from torch import Tensor
 from encoders.base import Decoder, InputSpec, Sequences
 from seqbench.benchmark.base import Row, Settings, alternate, compared
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 
 VOCABULARY, LENGTH = 1000, 24  # ids, positions of a source
 PAD, BOS, EOS = 0, 1, 2

@@ -1,7 +1,7 @@
 """Training steps of the families at 110 to 150 million parameters in bf16: padded and padding-free, compiled or not.
 
 Lengths are log-normal, cut at the greatest; batches are those of a run (buckets of length, a budget of positions). All
-ways work on the same batches with the same weights, by the module that a run trains (seqbench/module.py), in turns.
+ways work on the same batches with the same weights, by the module of a run (seqbench/training/module.py), in turns.
 Tokens are real ones. MFU: operations on real positions, as counted in the eager padding-free step, by the device's
 dense peak; so what a way spends on padding lowers it. Without CUDA a row says that it is skipped; quick: on the CPU.
 """
@@ -20,13 +20,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences
-from seqbench import cost, process
+from seqbench import process
 from seqbench.benchmark.base import Row, Settings, alone, compared
 from seqbench.build import build
-from seqbench.module import Module
-from seqbench.nodes import compose_node
-from seqbench.operations import counting
-from seqbench.peaks import peak
+from seqbench.composition.nodes import compose_node
+from seqbench.costs import cost
+from seqbench.costs.operations import counting
+from seqbench.costs.peaks import peak
+from seqbench.training.module import Module
 from tasks.base import Batch, Output
 from tasks.loading import Batching, plan_batches
 

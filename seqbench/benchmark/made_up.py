@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from seqbench import lineage
 from seqbench.record import (
     Artefact,
     Code,
@@ -29,7 +28,8 @@ from seqbench.record import (
     TaskFacts,
     Variation,
 )
-from seqbench.store import NAME, sealed
+from seqbench.records import lineage
+from seqbench.records.store import NAME, sealed
 
 FAMILIES = ("encoder-only", "decoder-only", "encoder-decoder", "recurrent", "convolutional", "state-space", "linear")
 VALID = 200  # examples of the validation split
@@ -65,8 +65,8 @@ def shape_of(records: int) -> Shape:
 def write(results: Path, shape: Shape) -> None:
     """Write `<results>/<id>/record.json` and `predictions.parquet` for a whole grid; not atomically, nothing waits.
 
-    The bytes are those of `seqbench.store` and `seqbench.predictions`, all drawn by formula: the same shape gives the
-    same files.
+    The bytes are those of `store` and `predictions` in seqbench/records, all drawn by formula: the same shape gives
+    the same files.
     """
     code = Code(commit="c" * 40, dirty=False, source_sha256="5" * 64, files=lineage.files(), own={})
     for encoder, task, seed in _cells(shape):
@@ -114,7 +114,7 @@ def _score(values: Mapping[str, np.ndarray]) -> float:
 
 
 def _parquet(statistics: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
-    """As seqbench.predictions writes it."""
+    """As seqbench.records.predictions writes it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -51,7 +51,7 @@ def text(rows: Sequence[Row]) -> str:
 
 def section(name: str, title: str, rows: Sequence[Row], *, command: str, threads: int) -> str:
     """Markdown: what is measured, the table, and what it was made with."""
-    from seqbench import provenance
+    from seqbench.records import provenance
 
     code = provenance.code()
     commit = "no commit" if code.commit is None else code.commit[:12] + (" with changes" if code.dirty else "")

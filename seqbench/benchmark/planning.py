@@ -30,7 +30,7 @@ SMALL = ["listops", "scan", "mqar", "digits", "python_code"]
 PLANNED = f"""
 import json, os, resource, runpy, sys, time
 clock = time.perf_counter if sys.argv.pop(1) == "wall" else time.process_time
-import torch, seqbench.run, seqbench.sweep as sweep
+import torch, seqbench.run, seqbench.studies.sweep as sweep
 began, plan = clock(), sweep.plan_sweep
 def planned(*given, **keys):
     began = clock()

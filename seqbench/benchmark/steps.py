@@ -17,15 +17,15 @@ from seqbench import process, randomness
 from seqbench.benchmark.base import Row, Settings, compared
 from seqbench.build import build, build_encoder, build_task
 from seqbench.config import RunConfig
-from seqbench.fit import batching_of, fit
-from seqbench.health import Deadline
-from seqbench.ledger import Progress
-from seqbench.loggers import About, open_sinks
-from seqbench.optimizers import parameter_groups
-from seqbench.progress import Event
-from seqbench.resume import Checkpoints
-from seqbench.schedules import factor
-from seqbench.study import plan_sweep
+from seqbench.studies.study import plan_sweep
+from seqbench.training.fit import batching_of, fit
+from seqbench.training.health import Deadline
+from seqbench.training.ledger import Progress
+from seqbench.training.loggers import About, open_sinks
+from seqbench.training.optimizers import parameter_groups
+from seqbench.training.progress import Event
+from seqbench.training.resume import Checkpoints
+from seqbench.training.schedules import factor
 from tasks.base import Task
 from tasks.loading import plan_batches
 

@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from encoders.base import Encoder
 from seqbench.benchmark.base import Settings
 from seqbench.build import build_encoder, build_task
-from seqbench.compose import own_loader
-from seqbench.compositions import Compositions
+from seqbench.composition.compose import own_loader
+from seqbench.composition.compositions import Compositions
 from seqbench.config import RunConfig, check_config
-from seqbench.fit import fit
-from seqbench.health import Deadline
-from seqbench.ledger import Progress
-from seqbench.progress import Event
-from seqbench.resume import Checkpoints
+from seqbench.training.fit import fit
+from seqbench.training.health import Deadline
+from seqbench.training.ledger import Progress
+from seqbench.training.progress import Event
+from seqbench.training.resume import Checkpoints
 from tasks.base import Task
 
 HEAD = "head.safetensors"  # beside the checkpoint's files

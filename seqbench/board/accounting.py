@@ -5,14 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from seqbench import leakage
-from seqbench.errors import RecordError
 from seqbench.record import Record
-
-if TYPE_CHECKING:
-    from seqbench.board.model import Run
 
 COUNTS = ("examples", "positions", "truncated", "dropped")
 WORDS = {"examples": "examples", "positions": "tokens", "truncated": "truncated", "dropped": "dropped"}
@@ -64,19 +58,6 @@ def notices(found: Sequence[Account], label: str) -> list[str]:
                 share = 100 * most / max(1, max(account.examples))
                 told.append(f"{label}: {most} examples of the {account.split} split ({share:.2g} %) were {what}")
     return told
-
-
-def leaks(runs: Sequence[Run], label: str) -> list[str]:
-    """What the data of a column gives away: from the report beside its records, else what the runs counted."""
-    told: dict[str, None] = {}
-    distinct = {(run.folder.parent, id(run.record.splits)): run for run in runs}.values()
-    data = {(run.folder.parent, leakage.key_of(run.record.splits)): run.record.splits for run in distinct}
-    for (results, _), splits in data.items():
-        try:
-            told |= dict.fromkeys(leakage.warnings_for(results, splits))
-        except RecordError as error:
-            told[str(error).replace(f"{results}/", "")] = None  # a board shows no path of the machine that made it
-    return [f"{label}: {text}" for text in told]
 
 
 def _frequent(values: Counter[int]) -> tuple[int, ...]:

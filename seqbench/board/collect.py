@@ -5,40 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from seqbench.board.entries import Entry
 from seqbench.board.index import FOLDER
 from seqbench.board.reading import Found, read_many
-from seqbench.board.statistics import Kept
 from seqbench.errors import RecordError
-from seqbench.record import Record
-from seqbench.store import NAME, Store
+from seqbench.records.store import NAME, Store
 
 LEFT_OUT = "Left out: "  # begins the notice of a record that can't be read
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Entry:
-    """A record and the folder that holds it."""
-
-    record: Record
-    folder: Path
-    told: tuple[Kept | None, str | None] | None = None  # as examples.read says, where an index knows it
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Expected:
-    """A cell of a study's plan, run or not."""
-
-    id: str
-    task: str  # config file name
-    column: str  # what the board calls it
-    encoder: str  # config file name
-    label: str  # what the board calls it
-    seed: int
-    config: dict[str, Any]  # resolved
 
 
 def read(

@@ -14,7 +14,7 @@ from seqbench.board.statistics import Examples, Floats, Kept
 from seqbench.record import Record
 
 if TYPE_CHECKING:
-    from seqbench.board.collect import Entry
+    from seqbench.board.entries import Entry
 
 PREFIX = "tasks.metrics."
 

@@ -10,12 +10,12 @@ from pathlib import PurePath
 from typing import Any
 
 from seqbench.board import identity
-from seqbench.board.collect import Entry, Expected
+from seqbench.board.entries import Entry, Expected
 from seqbench.board.identity import Flat
 from seqbench.board.model import Column, Row, Run
 from seqbench.board.text import Scale
-from seqbench.memo import Memo
 from seqbench.record import SplitFacts, TaskFacts
+from seqbench.records.memo import Memo
 
 
 @dataclass(slots=True)

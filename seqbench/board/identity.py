@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from seqbench.decisive import BATCHES_OF_EVALUATION, TRAINER, TRAINER_IF_SET
+from seqbench.records.decisive import BATCHES_OF_EVALUATION, TRAINER, TRAINER_IF_SET
 
 Flat = dict[str, Any]
 NOT_A_ROW = frozenset(  # decides no score, or is the column's, or the replicate's

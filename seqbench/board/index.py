@@ -27,14 +27,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqbench.board.statistics import Examples, Kept
-from seqbench.pieces import Layout
-from seqbench.store import write_atomic
+from seqbench.records.pieces import Layout
+from seqbench.records.store import write_atomic
 
 FOLDER = ".index"
 SHARDS = 16  # files: a few new records change a few of them
 SETTLED = 2_000_000_000  # ns since a file's last change
 ROOT = Path(__file__).resolve().parents[2]
-DEPENDS = ("seqbench/board", "tasks/metrics", "seqbench/record.py", "seqbench/store.py", "seqbench/pieces.py")
+DEPENDS = ("seqbench/board", "seqbench/record.py", "seqbench/records", "tasks/metrics")
 NOT_ASKED, WHY, HITS, VALUES, ADDED = -1, 0, 1, 2, 3  # kinds of what is known of the examples
 Stat = tuple[int, int, int, int]
 ABSENT: Stat = (0, 0, 0, 0)

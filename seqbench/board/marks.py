@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqbench import verified
 from seqbench.board.text import one_line
 from seqbench.errors import RecordError
-from seqbench.lineage import changes
 from seqbench.record import Record
+from seqbench.records import verified
+from seqbench.records.lineage import changes
 
 SHOWN = 3  # files and seeds that a text names
 

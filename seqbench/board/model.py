@@ -10,8 +10,8 @@ from typing import Literal
 
 from seqbench.board.accounting import Account
 from seqbench.board.aggregates import Profile
-from seqbench.board.collect import Expected
 from seqbench.board.costs import CostLine
+from seqbench.board.entries import Expected
 from seqbench.board.marks import Mark
 from seqbench.board.text import Scale
 from seqbench.board.tuned import Trials

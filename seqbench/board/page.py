@@ -23,8 +23,8 @@ from seqbench.board.costs import COSTS
 from seqbench.board.curves import curve, drawn, limit_for, scored
 from seqbench.board.model import Board, Cell, Column, Run
 from seqbench.board.tuned import shown
-from seqbench.fetch import address_of
-from seqbench.folder import is_address
+from seqbench.records.fetch import address_of
+from seqbench.records.folder import is_address
 
 HERE = Path(__file__).parent
 SCRIPTS = (

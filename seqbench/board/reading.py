@@ -19,9 +19,9 @@ import numpy as np
 from seqbench.board import examples
 from seqbench.board.index import ABSENT, SETTLED, SHARDS, Builder, Index, Ints, Shard, Stat, joined, shard_of, stat_of
 from seqbench.board.statistics import Kept
-from seqbench.pieces import Curve, NotOurs, Values
 from seqbench.record import Record
-from seqbench.store import NAME
+from seqbench.records.pieces import Curve, NotOurs, Values
+from seqbench.records.store import NAME
 
 PREDICTIONS = "predictions.parquet"
 MANY = 512  # records that are worth processes of their own

@@ -13,8 +13,8 @@ import numpy as np
 
 from seqbench.board import examples as per_example
 from seqbench.board import identity
-from seqbench.board.collect import Entry
 from seqbench.board.costs import cost_lines
+from seqbench.board.entries import Entry
 from seqbench.board.grouping import Item
 from seqbench.board.model import Cell, Column, Run, State
 from seqbench.board.statistics import Sample, interval, sample_of

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from seqbench.board import collect, identity
-from seqbench.board.collect import Entry, Expected
+from seqbench.board.entries import Entry, Expected
 from seqbench.board.unfit import unfit
 from seqbench.errors import ConfigError
-from seqbench.store import write_atomic
+from seqbench.records.store import write_atomic
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = ("configs", "encoders", "tasks", "seqbench")  # what a plan follows from
@@ -178,10 +178,10 @@ def planned(asked: Asked, *, out: Path) -> Planned:
 
 
 def _make(asked: Asked) -> Planned:
-    from seqbench.complaints import complaint
-    from seqbench.compose import config_loader
-    from seqbench.labels import column_label, row_label
-    from seqbench.study import plan_sweep
+    from seqbench.composition.complaints import complaint
+    from seqbench.composition.compose import config_loader
+    from seqbench.records.labels import column_label, row_label
+    from seqbench.studies.study import plan_sweep
 
     loader = config_loader(asked.config_dir)
     try:

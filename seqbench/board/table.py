@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from seqbench.board import accounting, budgets, marks, tuned
-from seqbench.board.collect import Entry, Expected
+from seqbench.board import accounting, budgets, leaks, marks, tuned
+from seqbench.board.entries import Entry, Expected
 from seqbench.board.grouping import Item, columns_of, items_of, rows_of
 from seqbench.board.model import Board, Column, Row, Run
 from seqbench.board.scoring import counted, run_of, score_column
@@ -93,7 +93,7 @@ def _accounted(column: Column, runs: Sequence[Run]) -> Column:
     """The column with what became of its examples, floors aside (those may have other tokens), and what they leak."""
     records = [run.record for run in runs]
     found = accounting.accounts([r for r in records if r.encoder.family != "trivial"] or records)
-    told = [*accounting.notices(found, column.label), *accounting.leaks(runs, column.label)]
+    told = [*accounting.notices(found, column.label), *leaks.leaks(runs, column.label)]
     return replace(column, accounts=found, notices=(*column.notices, *told))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from seqbench.board.collect import Entry
+from seqbench.board.entries import Entry
 from seqbench.errors import ConfigError
 
 ALLOWED = ("encoders", "tasks", "torch.optim")  # whatever else a record may allow: it may be a stranger's

@@ -7,7 +7,7 @@ import os
 from seqbench.board.csv_table import FIELDS, lines
 from seqbench.board.model import Board
 from seqbench.errors import ConfigError
-from seqbench.loggers import has_account
+from seqbench.training.loggers import has_account
 
 SILENT = "WANDB_SILENT"
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from seqbench import settings as settings_of
+from seqbench.composition import settings as settings_of
 from seqbench.errors import ConfigError, RecordError
-from seqbench.fetch import local
-from seqbench.folder import Place as Results
-from seqbench.folder import is_address
-from seqbench.published import PUBLISHED, ROOT
+from seqbench.records.fetch import local
+from seqbench.records.folder import Place as Results
+from seqbench.records.folder import is_address
+from seqbench.records.published import PUBLISHED, ROOT
 
 if TYPE_CHECKING:
     from seqbench.claims.selection import Run
@@ -202,11 +202,11 @@ def _run(claim: Claim, settings: Settings, others: Sequence[str], place: Place) 
 
 def _runs(claim: Claim, settings: Settings, others: Sequence[str], place: Place) -> list[Run]:
     """The cells of a claim's study, with the records that are there."""
-    from seqbench.board.collect import Entry
+    from seqbench.board.entries import Entry
     from seqbench.claims.selection import Run
-    from seqbench.compose import own_loader
-    from seqbench.store import Store
-    from seqbench.study import plan
+    from seqbench.composition.compose import own_loader
+    from seqbench.records.store import Store
+    from seqbench.studies.study import plan
 
     store = Store(settings.results)
     runs = []

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from seqbench import published
 from seqbench.claims.sheet import Claim
 from seqbench.claims.verdict import Judged
 from seqbench.errors import ConfigError
+from seqbench.records import published
 
 NAME = "claims.json"
 LOCK = f".{NAME}"  # a folder while somebody writes
@@ -36,7 +36,7 @@ def read(folder: Path) -> dict[str, Judged]:
 
 def write(folder: Path, verdicts: dict[str, Judged]) -> None:
     """Keep verdicts beside those of other claims, those too that other commands write at the same time."""
-    from seqbench.store import write_atomic
+    from seqbench.records.store import write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
@@ -48,7 +48,7 @@ def write(folder: Path, verdicts: dict[str, Judged]) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold a folder's verdicts; another command is waited for, as it needs milliseconds. Raises Claimed if it hangs."""
-    from seqbench.claim import Claimed, claim
+    from seqbench.records.claim import Claimed, claim
 
     until = time.monotonic() + PATIENCE
     with ExitStack() as held:
@@ -66,7 +66,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def publish(results: Path, name: str, judged: Judged, claims: dict[str, Claim]) -> None:
     """Copy a claim's records (JSON alone), keep its verdict, write the table of all that are published."""
     from seqbench.claims.words import table
-    from seqbench.store import write_atomic
+    from seqbench.records.store import write_atomic
 
     published.keep(results, judged.ids, published.PUBLISHED)
     write(published.PUBLISHED, {name: judged})

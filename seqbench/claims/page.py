@@ -27,7 +27,7 @@ def write(
 
     `places` has for each claim the folder of configs that it is found in, None for those of configs/.
     """
-    from seqbench.store import reason_of, write_atomic
+    from seqbench.records.store import reason_of, write_atomic
 
     try:
         out.mkdir(parents=True, exist_ok=True)

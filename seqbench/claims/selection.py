@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any, get_args
 
-from seqbench.board.collect import Entry
+from seqbench.board.entries import Entry
 from seqbench.claims.sheet import Selector
 from seqbench.errors import ConfigError
 from seqbench.record import Cost, Record
-from seqbench.study import Cell
+from seqbench.studies.study import Cell
 
 ABSENT = object()
 ALONG = "along"  # the x of a curve along a sequence

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from seqbench.composition.source import suggest
 from seqbench.errors import ConfigError
-from seqbench.source import suggest
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs" / "claim"
 
@@ -101,7 +101,7 @@ def read_claim(name: str, folders: Sequence[Path] = (FOLDER,)) -> Claim:
     """
     import yaml
 
-    from seqbench.explain import explain, join
+    from seqbench.composition.explain import explain, join
 
     path = next((path for folder in folders if (path := folder / f"{name}.yaml").is_file()), None)
     if path is None:

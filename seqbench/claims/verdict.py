@@ -13,7 +13,7 @@ from seqbench.claims.selection import Run, chosen
 from seqbench.claims.sheet import Claim, Comparison, Curve, Part
 from seqbench.errors import RecordError
 from seqbench.record import Record
-from seqbench.store import Store
+from seqbench.records.store import Store
 
 Verdict = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
 

@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from seqbench.config import Names, RunConfig, check_config
 from seqbench.errors import RecordError
-from seqbench.store import Store, write_atomic
-from seqbench.study import Cell
+from seqbench.records.store import Store, write_atomic
+from seqbench.studies.study import Cell
 
 FOLDER, CELLS, JOB, TICKET = "slurm", "cells.json", "job", "job.json"
 PREFIX = "seqbench-"  # of a job's name

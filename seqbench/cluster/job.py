@@ -21,14 +21,12 @@ from seqbench.cluster.batch import Batch, Outcome
 from seqbench.cluster.here import LOG, here, job_id
 from seqbench.config import RunConfig
 from seqbench.errors import ConfigError, RecordError
-from seqbench.progress import Event, Lines
+from seqbench.training.progress import Event, Lines
 
 TIME_UP = signal.SIGUSR1
 SIGNALS = (signal.SIGINT, signal.SIGTERM, TIME_UP)
 REQUEUED = 60.0  # seconds to wait for SLURM's signal: a job that ends by itself meanwhile might not be queued again
-STEAL = (
-    420.0  # seconds to wait for a claim: a dead node's is given up after 300 (seqbench.claim), or the server's lease
-)
+STEAL = 420.0  # seconds to wait for a claim: a dead node's is given up after 300 (records/claim), or the server's lease
 
 
 class _Wish:
@@ -68,7 +66,7 @@ class _Job:
 
     def run(self) -> int:
         """As main()."""
-        from seqbench.facts import now
+        from seqbench.training.facts import now
 
         self.started = now()
         start = here()
@@ -91,8 +89,8 @@ class _Job:
     def _answer(self, this: str, config: RunConfig) -> tuple[Any, ...]:
         from seqbench import process
         from seqbench.build import build_task
-        from seqbench.identity import run_id
-        from seqbench.worker import answer
+        from seqbench.records.identity import run_id
+        from seqbench.studies.worker import answer
 
         process.in_job(TIME_UP)
         task = build_task(config)

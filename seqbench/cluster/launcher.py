@@ -18,13 +18,13 @@ from seqbench.cluster.batch import FOLDER, Batch, Ticket, ticket_of
 from seqbench.cluster.script import options, script
 from seqbench.cluster.site import Settings, Site, read, site_path
 from seqbench.errors import ConfigError, RecordError, Unwritable
+from seqbench.records.store import Store, reason_of
 from seqbench.report import Troubles, told
-from seqbench.standing import stands
-from seqbench.store import Store, reason_of
-from seqbench.study import Cell
+from seqbench.studies.study import Cell
+from seqbench.training.standing import stands
 
 if TYPE_CHECKING:
-    from seqbench.studybar import StudyBar
+    from seqbench.studies.studybar import StudyBar
 
 LOOKS = 2  # at the queue, in a row, in which a job is over, until that is believed
 ONE_ARRAY = 100  # cells that any SLURM takes in one array
@@ -32,7 +32,7 @@ LOCK_PATIENCE = 60.0  # seconds for another process to submit its cells
 
 
 class Slurm:
-    """The launcher that `hydra/launcher=slurm` names; `seqbench.sweep` hands it the cells that miss a record."""
+    """The launcher that `hydra/launcher=slurm` names; a sweep hands it the cells that miss a record."""
 
     def __init__(self, launcher: Mapping[str, Any], typed: Sequence[str]) -> None:
         self.settings: Settings
@@ -211,7 +211,7 @@ def settle(cell: Cell, ticket: Ticket, troubles: Troubles) -> str:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """While cells are looked for in the queue and submitted, no other process does that."""
-    from seqbench.claim import Claimed, claim
+    from seqbench.records.claim import Claimed, claim
 
     begun = time.monotonic()
     with ExitStack() as held:

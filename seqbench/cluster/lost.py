@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from seqbench import casualty
 from seqbench.cluster import scheduler
 from seqbench.cluster.batch import Outcome, Ticket
 from seqbench.record import Record, Status
-from seqbench.resume import Checkpoints
-from seqbench.store import Store
-from seqbench.study import Cell
+from seqbench.records.store import Store
+from seqbench.studies.study import Cell
+from seqbench.training import casualty
+from seqbench.training.resume import Checkpoints
+from seqbench.training.standing import KILLED
 
 
 def lost(cell: Cell, ticket: Ticket, outcome: Outcome) -> Record:
@@ -32,15 +33,15 @@ def cause(ticket: Ticket, outcome: Outcome) -> tuple[Status, str]:
     """Status and reason of a cell whose job ended without a record: killed, or stopped in a trial or in pretraining."""
     end = scheduler.end_of(f"{ticket.batch.job}_{ticket.index}") if ticket.batch.job else None
     if end is None:
-        return "killed", f"{casualty.KILLED} ({ticket.id}, which SLURM does not know any more)"
+        return "killed", f"{KILLED} ({ticket.id}, which SLURM does not know any more)"
     said = f"{ticket.id}, {end.state} on {end.nodes or 'no node'}"
     said += f", {end.reason}" if end.reason not in ("", "None") else ""
     if end.state == "OUT_OF_MEMORY":
-        return "out_of_memory", f"{casualty.KILLED} ({said})"
+        return "out_of_memory", f"{KILLED} ({said})"
     if end.state in ("TIMEOUT", "DEADLINE"):
-        return "timed_out", f"{casualty.KILLED} ({said}); the same command goes on"
+        return "timed_out", f"{KILLED} ({said}); the same command goes on"
     if end.state in ("CANCELLED", "PREEMPTED"):
-        return "interrupted", f"{casualty.KILLED} ({said})"
+        return "interrupted", f"{KILLED} ({said})"
     status, how = casualty.cause(end.code, memory=False)
     if end.state == "FAILED" and outcome.what == "interrupted":  # by itself: what it was at has a checkpoint
         by_clock = outcome.line == "SIGUSR1"
@@ -50,4 +51,4 @@ def cause(ticket: Ticket, outcome: Outcome) -> tuple[Status, str]:
         )
     if end.state == "FAILED":
         return status, f"{how} ({said})"
-    return "killed", f"{casualty.KILLED} ({said})"
+    return "killed", f"{KILLED} ({said})"

@@ -11,8 +11,8 @@ import platformdirs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from seqbench.composition.explain import explain, join
 from seqbench.errors import ConfigError
-from seqbench.explain import explain, join
 
 VARIABLE = "SEQBENCH_SITE"
 PREFIX = "hydra.launcher"

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from seqbench import verified as verdicts
-from seqbench.claim import holder
+from seqbench.composition.settings import read as read_settings_of
 from seqbench.config import default_allowed
 from seqbench.errors import ConfigError, RecordError, printable
-from seqbench.fetch import local
-from seqbench.folder import Place
-from seqbench.published import PUBLISHED
 from seqbench.record import Record
-from seqbench.settings import read as read_settings_of
-from seqbench.store import ID, NAME, read, reason_of
+from seqbench.records import verified as verdicts
+from seqbench.records.claim import holder
+from seqbench.records.fetch import local
+from seqbench.records.folder import Place
+from seqbench.records.published import PUBLISHED
+from seqbench.records.store import ID, NAME, read, reason_of
 from seqbench.verify.details import FACTS
 
 if TYPE_CHECKING:
-    from seqbench.verified import Verified
+    from seqbench.records.verified import Verified
 
 DEFAULTS = Path(__file__).resolve().parents[2] / "configs" / "verify.yaml"
 USER_ERROR, NOT_VERIFIED, INTERRUPTED = 2, 1, 130

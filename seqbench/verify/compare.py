@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from seqbench import predictions
 from seqbench.record import Record, ScoreFacts
-from seqbench.verified import Compared
+from seqbench.records import predictions
+from seqbench.records.verified import Compared
 from tasks.base import Task
 
 _Score = ScoreFacts | None

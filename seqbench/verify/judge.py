@@ -6,15 +6,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from seqbench import lineage, provenance
 from seqbench import run as runs
 from seqbench.build import is_trivial
-from seqbench.crew import size_of
 from seqbench.errors import ConfigError, RecordError
-from seqbench.facts import device_of, now, strategy_of
-from seqbench.progress import Watch
+from seqbench.ranks.crew import size_of
 from seqbench.record import Environment, Record
-from seqbench.verified import Compared, Verdict, Verified, sha256_of
+from seqbench.records import lineage, provenance
+from seqbench.records.verified import Compared, Verdict, Verified, sha256_of
+from seqbench.training.facts import device_of, now, strategy_of
+from seqbench.training.progress import Watch
 from seqbench.verify import compare, details
 from seqbench.verify import trials as tuned
 from seqbench.verify.rebuild import Impossible, Rebuilt, check_data, check_id, rebuild

@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from omegaconf import open_dict
 
-from seqbench import provenance, randomness
+from seqbench import randomness
 from seqbench.build import build_task, check_pair
-from seqbench.compose import compose, own_loader
+from seqbench.composition.compose import compose, own_loader
 from seqbench.config import Names, RunConfig, check_config, resolve
 from seqbench.errors import ConfigError
-from seqbench.identity import IDS, own_sources, run_id
 from seqbench.record import Record
+from seqbench.records import provenance
+from seqbench.records.identity import IDS, own_sources, run_id
 from seqbench.tuning import without_floors
 from seqbench.verify import moved
 from tasks.base import Task

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from seqbench import run as runs
 from seqbench.config import RunConfig
-from seqbench.progress import Watch, ignore
 from seqbench.record import Record, TrialFacts, TuningFacts
+from seqbench.training.progress import Watch, ignore
 from seqbench.tuning import best_of, make_trial, suggestions
 
 Which = Literal["chosen", "all", "none"]

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from encoders.base import Decoder, Encoder, InputSpec, Sequences, States
 from seqbench.build import build
-from seqbench.compose import CONFIGS
-from seqbench.nodes import compose_node
+from seqbench.composition.compose import CONFIGS
+from seqbench.composition.nodes import compose_node
 from tasks.base import Batch, Output, Task
 from tasks.classification import Classification
 from tasks.data.base import SPLITS, DataSet, Example, FileFact

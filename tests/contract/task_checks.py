@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from seqbench.build import build, locate
-from seqbench.identity import without_paths
+from seqbench.records.identity import without_paths
 from tasks.base import Task
 from tasks.candidates import CandidateTask
 from tasks.classification import Classification

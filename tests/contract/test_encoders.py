@@ -12,8 +12,8 @@ import pytest
 
 from encoders.base import Encoder
 from seqbench.build import locate
-from seqbench.nodes import MISSING, compose_node, missing_keys
-from seqbench.schema import check
+from seqbench.composition.nodes import MISSING, compose_node, missing_keys
+from seqbench.composition.schema import check
 from tests.contract.cases import Case, Check, Kind, cases_of
 from tests.contract.decoder_checks import checks_of
 from tests.contract.encoder_checks import keys_are_the_arguments

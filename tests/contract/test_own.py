@@ -16,7 +16,7 @@ from typing import Any, get_args
 import pytest
 from omegaconf import OmegaConf
 
-from seqbench.compose import compose, config_loader
+from seqbench.composition.compose import compose, config_loader
 from tests.contract.cases import Case, Check, Kind, cases_of
 from tests.contract.decoder_checks import checks_of
 from tests.contract.encoder_checks import keys_are_the_arguments

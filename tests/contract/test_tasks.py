@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from seqbench.nodes import compose_node, missing_keys
+from seqbench.composition.nodes import compose_node, missing_keys
 from tasks.base import Task
 from tests.contract.leak_checks import LEAK_CHECKS
 from tests.contract.task_cases import CONFIGS, TaskCase, TaskCheck, data_at

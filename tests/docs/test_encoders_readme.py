@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
+from seqbench.composition.nodes import compose_node
+from seqbench.composition.schema import check
 from seqbench.errors import ConfigError
-from seqbench.nodes import compose_node
-from seqbench.schema import check
 from tests.contract.cases import Case, Kind
 from tests.contract.decoder_checks import checks_of
 from tests.contract.encoder_checks import keys_are_the_arguments

@@ -12,7 +12,7 @@ import yaml
 
 from seqbench import calibration, cli, data_command, leaderboard, leakage_command
 from seqbench.claims import command as claims
-from seqbench.grid import read_study
+from seqbench.studies.grid import read_study
 from seqbench.verify import command as verify
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ import torch
 from omegaconf import open_dict
 
 from seqbench.build import build_encoder, build_task, check_pair
-from seqbench.compose import compose, config_loader, names_of
+from seqbench.composition.compose import compose, config_loader, names_of
 from seqbench.config import RunConfig, load_config
 from seqbench.errors import ConfigError
 from tasks.base import Task

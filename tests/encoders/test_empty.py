@@ -10,8 +10,8 @@ import torch
 
 from encoders.base import Decoder, Encoder, InputSpec, Sequences
 from seqbench.build import build
-from seqbench.compose import CONFIGS
-from seqbench.nodes import compose_node
+from seqbench.composition.compose import CONFIGS
+from seqbench.composition.nodes import compose_node
 
 NAMES = sorted(
     path.stem

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from encoders.base import Decoder, Encoder, InputSpec, Sequences, States
 from encoders.blocks.attention import CrossAttention
 from encoders.blocks.stack import initial_std
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 from tests.encoders.transformers_models import concatenated, preset, rows, source, target
 
 P = "encoders.blocks.positions."

@@ -11,7 +11,7 @@ import torch
 from encoders.base import Encoder, InputSpec, Sequences
 from encoders.blocks import stack
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 
 ROWS, LENGTH, GROUP = 7, 6, 2  # rows a group: the last has one
 STACKS = {"bert": 1, "gpt2": 1, "t5": 2, "bart": 2}

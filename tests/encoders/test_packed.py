@@ -15,8 +15,8 @@ from encoders.blocks.masks import Sight
 from encoders.blocks.packed_attention import PackedSight, _padded, packed_attention
 from encoders.blocks.segments import Segments
 from seqbench.build import build
-from seqbench.nodes import compose_node
-from seqbench.operations import counting
+from seqbench.composition.nodes import compose_node
+from seqbench.costs.operations import counting
 
 P = "encoders.blocks.positions."
 POSITIONS: dict[str, dict[str, Any]] = {

@@ -15,8 +15,8 @@ from torch.testing import assert_close
 
 from encoders.base import Decoder, Encoder, InputSpec, Sequences
 from encoders.conversion import Names, bart_names, bert_names, convert, gpt2_names, llama_names, t5_names
-from seqbench.compose import CONFIGS
-from seqbench.nodes import compose_node
+from seqbench.composition.compose import CONFIGS
+from seqbench.composition.nodes import compose_node
 from tests.encoders.transformers_models import (
     LENGTH,
     TARGET,

@@ -9,7 +9,7 @@ import pytest
 from encoders.base import InputSpec
 from encoders.encoder_only import EncoderOnly
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 
 SPEC = InputSpec(max_length=4, vocab_size=9)
 

@@ -13,7 +13,7 @@ import torch
 from encoders.base import InputSpec, Sequences
 from encoders.blocks.masks import sight
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 
 SPEC = InputSpec(max_length=12, vocab_size=17)
 BITS = ["".join(bits) for bits in itertools.product("01", repeat=4)]  # by the paper's numbers, 0 to 15

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from encoders.base import Encoder, InputSpec, Sequences
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 
 VOCABULARY, LENGTH, TARGET = 50, 16, 12
 

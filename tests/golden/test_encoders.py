@@ -20,7 +20,7 @@ from torch import Tensor
 
 from encoders.base import Decoder, InputSpec, Sequences
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 
 GOLDEN: dict[str, dict[str, Any]] = json.loads(Path(__file__).with_name("encoders.json").read_text())
 SPECS = {

@@ -27,7 +27,7 @@ from seqbench.record import (
     Status,
     TaskFacts,
 )
-from seqbench.store import Store
+from seqbench.records.store import Store
 
 CPU, GPU = "Xeon 8481C, 1 device, 2 threads", "H100 80GB, 1 device"
 MODALITY = {"listops": "synthetic", "etth1": "time series", "atis_slots": "text", "stsb": "text"}

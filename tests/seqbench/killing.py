@@ -87,7 +87,8 @@ def _after(owner: Any, name: str, blow: Callable[[], None]) -> None:
 
 def arm(moment: str, n: int, signal: int) -> None:
     """Have this process get a signal at the n-th time of a moment."""
-    from seqbench import attempt, course, evaluation, module, resume, store
+    from seqbench.records import store
+    from seqbench.training import attempt, course, evaluation, module, resume
     from tasks import loading
     from tasks.base import Task
 
@@ -173,11 +174,7 @@ def serve() -> None:
     import sklearn.datasets  # noqa: F401
     import torch
 
-    import seqbench.attempt
-    import seqbench.cli
-    import seqbench.report
-    import seqbench.run  # noqa: F401
-    from seqbench import cost
+    from seqbench.costs import cost
 
     torch.set_num_threads(1)
     cost.WARM_UP, cost.LEAST, cost.MOST = 0, 3, 3  # passes for the latency, which nothing here compares

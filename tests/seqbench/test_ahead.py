@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from encoders.base import Sequences
-from seqbench import transfer
-from seqbench.feed import Feed
-from seqbench.health import TimedOut
-from seqbench.resume import Checkpoints
 from seqbench.run import run
-from seqbench.transfer import Carrier
+from seqbench.training import transfer
+from seqbench.training.feed import Feed
+from seqbench.training.health import TimedOut
+from seqbench.training.resume import Checkpoints
+from seqbench.training.transfer import Carrier
 from tasks.base import Batch
 from tasks.loading import Batching, Loader, Share
 from tests.seqbench.test_module import pair

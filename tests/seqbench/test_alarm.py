@@ -13,11 +13,11 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from seqbench import alarm, crew, follower
-from seqbench.alarm import Alarm, break_off, is_broken_off
-from seqbench.crew import Orders, summoned
-from seqbench.place import Place
-from seqbench.ranks import Ranks
+from seqbench.ranks import alarm, crew, follower
+from seqbench.ranks.alarm import Alarm, break_off, is_broken_off
+from seqbench.ranks.crew import Orders, summoned
+from seqbench.ranks.group import Ranks
+from seqbench.ranks.place import Place
 from tests.seqbench.toy_config import toy_config
 
 SECOND = Place(rank=1, size=2, local=1, nodes=1, address="127.0.0.1", port=1)
@@ -105,7 +105,7 @@ def test_a_follower_that_was_broken_off_reports_no_failure_of_its_own(
         time.sleep(0.05)
         raise ValueError("Default process group has not been initialized")
 
-    monkeypatch.setattr("seqbench.facts.device_of", lambda config: "cuda")
+    monkeypatch.setattr("seqbench.training.facts.device_of", lambda config: "cuda")
     monkeypatch.setattr(follower, "_work", waits)
     follower._serve(SECOND, toy_config(tmp_path), False, store)
     assert aborted.is_set()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from seqbench.board import budgets, markdown, page, tuned
-from seqbench.board.collect import Entry
+from seqbench.board.entries import Entry
 from seqbench.board.model import Board
 from seqbench.board.summary import Method
 from seqbench.board.table import build

@@ -10,9 +10,9 @@ import pytest
 
 from seqbench import leaderboard
 from seqbench.board import collect, study
-from seqbench.board.collect import Expected
+from seqbench.board.entries import Expected
 from seqbench.errors import ConfigError
-from seqbench.store import Store
+from seqbench.records.store import Store
 from tests.seqbench import board_records as made
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,9 +18,9 @@ from seqbench.benchmark import made_up
 from seqbench.board import collect, index, reading
 from seqbench.board.statistics import Examples
 from seqbench.errors import RecordError
-from seqbench.pieces import Curve, NotOurs, Values, cut
 from seqbench.record import Point, Record
-from seqbench.store import NAME, Store, read
+from seqbench.records.pieces import Curve, NotOurs, Values, cut
+from seqbench.records.store import NAME, Store, read
 from tests.seqbench import board_records as made
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from seqbench import leakage, lineage, verified
+from seqbench import leakage
 from seqbench.board import accounting, collect, csv_table, latex, markdown, page, study
 from seqbench.board.model import Board, Cell
 from seqbench.board.summary import Method
 from seqbench.board.table import build
 from seqbench.record import Record, SplitFacts, Variation
-from seqbench.store import Store
-from seqbench.verified import Verdict, Verified
+from seqbench.records import lineage, verified
+from seqbench.records.store import Store
+from seqbench.records.verified import Verdict, Verified
 from tests.seqbench import board_records as made
 
 
@@ -179,8 +180,8 @@ def test_pairs_without_plan_say_why_they_can_t_be(
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "__init__.py").write_text("raise SystemExit('imported')")
     monkeypatch.syspath_prepend(str(tmp_path))
-    from seqbench.compose import own_loader
-    from seqbench.study import plan_sweep
+    from seqbench.composition.compose import own_loader
+    from seqbench.studies.study import plan_sweep
 
     loader = own_loader()
     cells = {

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from seqbench.board import collect, examples, identity, text, words
-from seqbench.board.collect import Expected
+from seqbench.board.entries import Expected
 from seqbench.board.model import Board, Cell, Column
 from seqbench.board.summary import Method
 from seqbench.board.table import build
-from seqbench.decisive import TRAINER, TRAINER_IF_SET
+from seqbench.composition.sections import Trainer
 from seqbench.record import DataFile
-from seqbench.sections import Trainer
-from seqbench.store import Store
+from seqbench.records.decisive import TRAINER, TRAINER_IF_SET
+from seqbench.records.store import Store
 from tests.seqbench import board_records as made
 
 HOW = Method(confidence=0.95, draws=200, seed=0)

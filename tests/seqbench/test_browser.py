@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from seqbench import verified
 from seqbench.board import collect, page
 from seqbench.board.summary import Method
 from seqbench.board.table import build
@@ -18,8 +17,9 @@ from seqbench.claims.curves import Dot, Line
 from seqbench.claims.sheet import Claim, Comparison
 from seqbench.claims.verdict import Judged, Outcome, Plot
 from seqbench.record import TrialFacts, TuningFacts
-from seqbench.store import Store
-from seqbench.verified import Verified
+from seqbench.records import verified
+from seqbench.records.store import Store
+from seqbench.records.verified import Verified
 from tests.seqbench import board_records as made
 
 CHROMIUM = next(

@@ -10,9 +10,9 @@ import torch
 
 from encoders.base import Decoder, Encoder, InputSpec, Sequences, States
 from seqbench.build import PairError, build, build_encoder, build_task, check_pair, encoders_that, judge, locate
-from seqbench.compose import CONFIGS
+from seqbench.composition.compose import CONFIGS
+from seqbench.composition.nodes import compose_node
 from seqbench.errors import ConfigError
-from seqbench.nodes import compose_node
 from tests.seqbench.toy import ToyEncoder, ToyTask
 from tests.seqbench.toy_config import toy_config
 

@@ -12,9 +12,9 @@ import pytest
 from seqbench import calibration
 from seqbench.calibration import Figure, Line, publish, read_figures, read_lines, shown, table, with_table
 from seqbench.errors import ConfigError
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.store import Store
-from seqbench.study import plan_sweep
+from seqbench.studies.study import plan_sweep
 
 LINES = read_lines()
 FIGURES = read_figures(calibration.PUBLISHED)

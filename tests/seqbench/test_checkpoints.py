@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from seqbench.progress import Event
-from seqbench.resume import Checkpoints
 from seqbench.run import run
+from seqbench.training.progress import Event
+from seqbench.training.resume import Checkpoints
 from tests.seqbench.test_run import same_result
 from tests.seqbench.toy_config import broken, toy_config
 

@@ -15,11 +15,8 @@ import pytest
 import yaml
 from scipy import stats
 
-from seqbench import published
-from seqbench.board.collect import Entry
+from seqbench.board.entries import Entry
 from seqbench.board.statistics import Examples
-from seqbench.claim import Claimed
-from seqbench.claim import claim as claiming
 from seqbench.claims import command, kept, page, sheet, words
 from seqbench.claims.curves import line, places
 from seqbench.claims.estimate import Estimate, _counted, _ratio_of_scores, _together, estimate
@@ -29,8 +26,11 @@ from seqbench.claims.verdict import Judged, check, judge, side_of, together
 from seqbench.config import Names
 from seqbench.errors import ConfigError
 from seqbench.record import Cost, Record
-from seqbench.store import Store
-from seqbench.study import Cell, plan
+from seqbench.records import published
+from seqbench.records.claim import Claimed
+from seqbench.records.claim import claim as claiming
+from seqbench.records.store import Store
+from seqbench.studies.study import Cell, plan
 from tests.seqbench.board_records import write
 from tests.seqbench.toy_cli import ALLOWED, Toy
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from seqbench import cli
-from seqbench.store import read
+from seqbench.records.store import read
 from tests.seqbench.toy_cli import BASE, Toy, record_path
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,9 +19,9 @@ from seqbench import process
 from seqbench.cluster import job, launcher, scheduler, site
 from seqbench.cluster.batch import Batch, Outcome
 from seqbench.errors import ConfigError
-from seqbench.module import Module
 from seqbench.record import Record
-from seqbench.store import Store
+from seqbench.records.store import Store
+from seqbench.training.module import Module
 from tests.seqbench.toy_cli import Said, Toy
 
 GRID = ["-m", "seed=0,1", "hydra/launcher=slurm"]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from seqbench.compose import compose, config_loader, names_of, own_loader
-from seqbench.compositions import Compositions
+from seqbench.composition.compose import compose, config_loader, names_of, own_loader
+from seqbench.composition.compositions import Compositions
 from seqbench.config import resolve
 from tests.seqbench.toy_cli import Toy
 
@@ -58,7 +58,7 @@ def test_few_compositions_make_many_configs(monkeypatch: pytest.MonkeyPatch) -> 
         asked.append(overrides)
         return compose(given, overrides)
 
-    monkeypatch.setattr("seqbench.compositions.compose", counted)
+    monkeypatch.setattr("seqbench.composition.compositions.compose", counted)
     compositions = Compositions(loader)
     for encoder in ("lstm", "gru", "bilstm", "bag"):
         for task in ("digits", "listops", "scan", "mqar"):

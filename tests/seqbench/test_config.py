@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from seqbench.composition.nodes import compose_node
 from seqbench.config import RunConfig, check_config, load_config
 from seqbench.errors import ConfigError
-from seqbench.nodes import compose_node
 from tests.seqbench.toy_config import NAMES, TREE, toy_config
 
 ROOT = Path(__file__).resolve().parents[2]

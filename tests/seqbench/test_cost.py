@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from encoders.base import Encoder, InputSpec, Sequences, States
-from seqbench import cost
-from seqbench.evaluation import Evaluator
-from seqbench.operations import counting
+from seqbench.costs import cost
+from seqbench.costs.operations import counting
+from seqbench.training.evaluation import Evaluator
 from tasks.base import Batch, Output
 from tasks.loading import Batching
 from tests.seqbench.toy import VOCABULARY, Hits, ToyBatch, ToyData, ToyEncoder, ToyTask

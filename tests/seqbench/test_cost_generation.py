@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from encoders.base import Decoder, Encoder
-from seqbench import cost
-from seqbench.evaluation import Evaluator
+from seqbench.costs import cost
 from seqbench.library import load_encoder, load_task
+from seqbench.training.evaluation import Evaluator
 from tasks.loading import Batching
 from tests.seqbench.test_cost import evaluator
 

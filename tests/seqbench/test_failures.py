@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from seqbench.casualty import is_memory
-from seqbench.health import PATIENCE, Deadline, Diverged, TimedOut, above, check_loss
 from seqbench.record import Record
-from seqbench.resume import Checkpoints
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.store import Store
+from seqbench.training.casualty import is_memory
+from seqbench.training.health import PATIENCE, Deadline, Diverged, TimedOut, above, check_loss
+from seqbench.training.resume import Checkpoints
 from tests.seqbench.toy_cli import ALLOWED, BASE, Toy
 from tests.seqbench.toy_config import broken, toy_config
 
@@ -168,7 +168,7 @@ def test_a_run_whose_time_is_over_goes_on_by_the_same_command(tmp_path: Path, mo
 
 
 def test_a_step_that_does_not_end_is_broken_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqbench.health.GRACE", 0.1)
+    monkeypatch.setattr("seqbench.training.health.GRACE", 0.1)
     begun = time.monotonic()
     with pytest.raises(TimedOut, match=r"0\.1 seconds are over"), Deadline(0.1).enforced():
         time.sleep(20)
@@ -189,8 +189,8 @@ class Slow:
 
 def test_an_alarm_that_is_lost_in_a_destructor_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
     lost: list[Any] = []
-    monkeypatch.setattr("seqbench.health.GRACE", 0.1)
-    monkeypatch.setattr("seqbench.health.AGAIN", 0.1)
+    monkeypatch.setattr("seqbench.training.health.GRACE", 0.1)
+    monkeypatch.setattr("seqbench.training.health.AGAIN", 0.1)
     monkeypatch.setattr("sys.unraisablehook", lost.append)
 
     def work() -> None:
@@ -206,8 +206,8 @@ def test_an_alarm_that_is_lost_in_a_destructor_comes_again(monkeypatch: pytest.M
 
 
 def test_an_alarm_that_was_heard_does_not_disturb_what_is_saved_on_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqbench.health.GRACE", 0.05)
-    monkeypatch.setattr("seqbench.health.AGAIN", 0.05)
+    monkeypatch.setattr("seqbench.training.health.GRACE", 0.05)
+    monkeypatch.setattr("seqbench.training.health.AGAIN", 0.05)
     saved: list[bool] = []
     deadline = Deadline(0.01)
 
@@ -273,7 +273,7 @@ def test_a_status_each_with_real_processes(toy: Toy, monkeypatch: pytest.MonkeyP
 def test_a_worker_that_the_kernel_kills_for_memory(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kill is real; that the kernel counts it among those for memory is ours to pretend."""
     kills = iter(range(100))
-    monkeypatch.setattr("seqbench.casualty.oom_kills", lambda: next(kills))
+    monkeypatch.setattr("seqbench.training.casualty.oom_kills", lambda: next(kills))
     toy.write("encoder/kill.yaml", broken("kill", 13)["encoder"])
     said = toy("-m", "encoder=kill,toy", *BASE[1:-1], ALLOWED, "jobs=2", base=[])
     assert said.code == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from seqbench.compose import own_loader
+from seqbench.composition.compose import own_loader
 from seqbench.garbage import LARGE, uncollected
 
 

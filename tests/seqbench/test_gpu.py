@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqbench import cost, process
-from seqbench.peaks import DEVICES, peak
+from seqbench import process
+from seqbench.costs import cost
+from seqbench.costs.peaks import DEVICES, peak
 from seqbench.run import run
 from tests.seqbench.toy_config import toy_config
 

@@ -12,7 +12,7 @@ import pytest
 
 from seqbench.build import build_task
 from seqbench.config import RunConfig
-from seqbench.identity import content, digest, run_id, source_of, without_paths
+from seqbench.records.identity import content, digest, run_id, source_of, without_paths
 from tasks.data.base import FileFact
 from tests.seqbench.toy import ToyData, ToyTask
 from tests.seqbench.toy_config import broken, toy_config

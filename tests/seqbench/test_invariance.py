@@ -20,9 +20,9 @@ from encoders.base import Sequences, States
 from seqbench import invariance
 from seqbench.build import build_encoder, judge
 from seqbench.errors import ConfigError
-from seqbench.evaluation import Evaluator
 from seqbench.record import Variation
 from seqbench.run import run
+from seqbench.training.evaluation import Evaluator
 from tasks.loading import Batching
 from tests.seqbench.toy import Hits, ToyData, ToyEncoder, ToyTask
 from tests.seqbench.toy_config import toy_config
@@ -238,7 +238,7 @@ SMALLER = {"cue_and_discs": ["task.data.train=4", "task.data.valid=2", "task.dat
 def test_all_configured_encoders_pass() -> None:
     """Each encoder in the first of these tasks that it can be with, untrained."""
     from seqbench.build import build_task
-    from seqbench.compose import CONFIGS, compose, names_of, own_loader
+    from seqbench.composition.compose import CONFIGS, compose, names_of, own_loader
     from seqbench.config import RunConfig, check_config, resolve
 
     def config(*overrides: str) -> RunConfig:

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from seqbench.record import Record
-from seqbench.store import Store
+from seqbench.records.store import Store
 from tests.seqbench.killing import Blow
 
 pytestmark = pytest.mark.slow

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from seqbench.compose import own_loader
+from seqbench.composition.compose import own_loader
 from seqbench.config import RunConfig
-from seqbench.labels import as_asked, column_label, row_label
+from seqbench.records.labels import as_asked, column_label, row_label
 from seqbench.run import run
-from seqbench.study import plan_sweep
+from seqbench.studies.study import plan_sweep
 from tests.seqbench import board_records as made
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqbench import leakage, leakage_command, provenance
+from seqbench import leakage, leakage_command
 from seqbench.errors import RecordError
+from seqbench.records import provenance
 from seqbench.run import run
 from tasks.data.base import Example, Stream
 from tests.seqbench.toy import Hits, ToyData, ToyTask

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from seqbench.build import build_task
+from seqbench.composition.sections import Budget
 from seqbench.errors import ConfigError
-from seqbench.fit import batching_of
-from seqbench.ledger import Progress
-from seqbench.limits import Meter
-from seqbench.progress import Event
 from seqbench.record import Record
 from seqbench.run import run
-from seqbench.sections import Budget
+from seqbench.training.fit import batching_of
+from seqbench.training.ledger import Progress
+from seqbench.training.limits import Meter
+from seqbench.training.progress import Event
 from tests.seqbench.toy_config import toy_config
 
 PLAIN = {"trainer.accumulate": 1, "encoder.dropout": 0.0, "budget.eval_every": 4}

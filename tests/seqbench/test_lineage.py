@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from seqbench import lineage
 from seqbench.record import Code, DataFile, Record
+from seqbench.records import lineage
 from seqbench.run import run
 from tests.seqbench.toy_config import toy_config
 
@@ -41,13 +41,13 @@ def test_changes_are_sorted_by_what_the_run_stands_on(record: Record) -> None:
     config = {**record.config, "task": {"_target_": "tasks.classification.Classification", "data": [{"_target_": "x"}]}}
     old = edited(
         record.model_copy(update={"config": {**config, "encoder": {"_target_": "encoders.s4d.S4D"}}}),
-        **{"tasks/base.py": "0", "tasks/forecasting.py": "0", "encoders/s4d.py": "0", "seqbench/fit.py": "0"},
+        **{"tasks/base.py": "0", "tasks/forecasting.py": "0", "encoders/s4d.py": "0", "seqbench/training/fit.py": "0"},
     )
     changes = lineage.changes(old)
     assert (changes.task, changes.encoder) == (["tasks/base.py"], ["encoders/s4d.py"])
-    assert (changes.harness, changes.other) == (["seqbench/fit.py"], ["tasks/forecasting.py"])
+    assert (changes.harness, changes.other) == (["seqbench/training/fit.py"], ["tasks/forecasting.py"])
     assert changes.stale
-    assert not lineage.changes(edited(record, **{"seqbench/fit.py": "0"})).stale
+    assert not lineage.changes(edited(record, **{"seqbench/training/fit.py": "0"})).stale
     assert lineage.changes(edited(record, **{"tasks/base.py": "0"}), now=record.code.files).task == ["tasks/base.py"]
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from seqbench.loggers import About, Csv, log_every, open_sinks
 from seqbench.run import run
+from seqbench.training.loggers import About, Csv, log_every, open_sinks
 from tests.seqbench.toy_config import toy_config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from seqbench.store import Store
+from seqbench.records.store import Store
 from tests.seqbench.malformed import (
     COMMAND_LINE,
     CSV,
@@ -86,7 +86,7 @@ def read_only(toy: Toy, patch: pytest.MonkeyPatch) -> None:
     def refuse(*given: object, **named: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    patch.setattr("seqbench.store.tempfile.TemporaryFile", refuse)
+    patch.setattr("seqbench.records.store.tempfile.TemporaryFile", refuse)
 
 
 def damaged(change: Callable[[str], str]) -> Prepare:

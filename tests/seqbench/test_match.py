@@ -14,16 +14,18 @@ import torch
 from hydra import version
 
 from encoders.base import Grid, InputSpec, Sequences, States
-from seqbench import match, match_cache, match_measure
 from seqbench.build import PairError, build_encoder, build_task
-from seqbench.compose import own_loader
-from seqbench.compositions import Compositions
+from seqbench.composition.compose import own_loader
+from seqbench.composition.compositions import Compositions
 from seqbench.config import RunConfig, check_config
 from seqbench.errors import ConfigError
-from seqbench.identity import run_id
+from seqbench.matching import cache as match_cache
+from seqbench.matching import match
+from seqbench.matching import measure as match_measure
+from seqbench.records.identity import run_id
+from seqbench.records.store import write_atomic
 from seqbench.run import run
-from seqbench.store import write_atomic
-from seqbench.study import plan_sweep
+from seqbench.studies.study import plan_sweep
 from tasks.base import Task
 from tasks.data.jhmdb_pose import SKELETON
 from tests.seqbench.toy import VOCABULARY, ToyEncoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from seqbench.match_search import search
+from seqbench.matching.search import search
 
 
 # -- the search ----------------------------------------------------------------------------------------------------

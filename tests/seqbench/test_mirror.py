@@ -15,11 +15,12 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import known_implementations
 
-from seqbench import fetch, leaderboard, mirror
+from seqbench import leaderboard
 from seqbench.benchmark import made_up
 from seqbench.claims import command as claims
 from seqbench.errors import ConfigError
-from seqbench.store import NAME, Store
+from seqbench.records import fetch, mirror
+from seqbench.records.store import NAME, Store
 from seqbench.tuning import trial_config
 from seqbench.verify import command as verify
 from tests.seqbench import board_records as made

@@ -14,18 +14,18 @@ import torch
 
 from encoders.base import Encoder, InputSpec
 from seqbench import build, randomness
-from seqbench import fit as fit_module
-from seqbench.evaluation import Evaluator
-from seqbench.feed import Feed, count_positions
-from seqbench.fit import fit
-from seqbench.health import Deadline
-from seqbench.ledger import Progress
-from seqbench.module import Module
-from seqbench.optimizers import parameter_groups
-from seqbench.progress import ignore
-from seqbench.resume import Checkpoints, weights
 from seqbench.run import run
-from seqbench.schedules import factor
+from seqbench.training import fit as fit_module
+from seqbench.training.evaluation import Evaluator
+from seqbench.training.feed import Feed, count_positions
+from seqbench.training.fit import fit
+from seqbench.training.health import Deadline
+from seqbench.training.ledger import Progress
+from seqbench.training.module import Module
+from seqbench.training.optimizers import parameter_groups
+from seqbench.training.progress import ignore
+from seqbench.training.resume import Checkpoints, weights
+from seqbench.training.schedules import factor
 from tasks.base import Batch, Output
 from tasks.loading import Batching, plan_batches, sample_rows
 from tests.seqbench.toy import Hits, ToyBatch, ToyData, ToyEncoder, ToyTask

@@ -17,9 +17,9 @@ from omegaconf import OmegaConf
 import seqbench
 from encoders.base import InputSpec
 from encoders.recurrent import Recurrent
-from seqbench.compose import CONFIGS, compose, config_loader, options
+from seqbench.composition.compose import CONFIGS, compose, config_loader, options
+from seqbench.composition.nodes import compose_node, merged, missing_keys
 from seqbench.errors import ConfigError
-from seqbench.nodes import compose_node, merged, missing_keys
 from tasks.classification import Classification
 
 ROOT = CONFIGS.parent

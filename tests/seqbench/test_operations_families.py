@@ -12,10 +12,10 @@ from hydra import version
 
 from encoders.base import Decoder
 from seqbench.build import build_encoder, build_task
-from seqbench.compose import own_loader
-from seqbench.compositions import Compositions
+from seqbench.composition.compose import own_loader
+from seqbench.composition.compositions import Compositions
 from seqbench.config import RunConfig, check_config
-from seqbench.operations import counting, training_operations
+from seqbench.costs.operations import counting, training_operations
 from tasks.base import Task
 
 ROWS = 6

@@ -12,14 +12,14 @@ from torch.testing import assert_close
 
 from encoders.base import Encoder
 from seqbench.build import build_encoder, build_task, check_pair
-from seqbench.compose import own_loader
-from seqbench.compositions import Compositions
+from seqbench.composition.compose import own_loader
+from seqbench.composition.compositions import Compositions
 from seqbench.config import RunConfig, check_config
 from seqbench.errors import ConfigError
-from seqbench.feed import count_positions
 from seqbench.invariance import apart
 from seqbench.record import Record
 from seqbench.run import run
+from seqbench.training.feed import count_positions
 from tasks.base import Task
 
 SMALL = ("encoder.dim=16", "encoder.hidden=24", "encoder.dropout=0", "encoder.depth=1", "seed=3")

@@ -9,11 +9,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from seqbench import build, compositions, config, guard, identity, study
+from seqbench import build, config
 from seqbench.build import build_task, outlined
-from seqbench.compose import compose, config_loader, names_of, own_loader
+from seqbench.composition import compositions, guard
+from seqbench.composition.compose import compose, config_loader, names_of, own_loader
 from seqbench.errors import ConfigError
-from seqbench.study import plan, plan_sweep
+from seqbench.records import identity
+from seqbench.studies import study
+from seqbench.studies.study import plan, plan_sweep
 from tests.seqbench.toy_cli import Toy
 from tests.seqbench.toy_config import TREE
 

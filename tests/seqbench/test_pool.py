@@ -16,16 +16,17 @@ from typing import Any
 import psutil
 import pytest
 
-from seqbench import casualty, jobs
-from seqbench.claim import claim
 from seqbench.config import RunConfig
 from seqbench.errors import ConfigError, RecordError
-from seqbench.pool import Pool
 from seqbench.record import Record
+from seqbench.records.claim import claim
+from seqbench.records.store import Store, read
 from seqbench.run import run
-from seqbench.store import Store, read
-from seqbench.study import Cell
-from seqbench.studybar import StudyBar
+from seqbench.studies import jobs
+from seqbench.studies.pool import Pool
+from seqbench.studies.study import Cell
+from seqbench.studies.studybar import StudyBar
+from seqbench.training import casualty
 from tests.seqbench.toy_cli import ALLOWED, BASE, STUDY, Toy
 from tests.seqbench.toy_config import broken, toy_config
 
@@ -90,8 +91,8 @@ def test_cores_are_those_that_we_may_use() -> None:
 
 
 def test_a_study_says_how_many_and_the_command_line_wins(toy: Toy) -> None:
-    from seqbench.compose import config_loader
-    from seqbench.study import plan
+    from seqbench.composition.compose import config_loader
+    from seqbench.studies.study import plan
 
     toy.write("study/tiny.yaml", {**STUDY, "jobs": "auto"})
     loader = config_loader(str(toy.configs))
@@ -111,8 +112,8 @@ def test_the_machine_class_says_what_ran_beside_it(tmp_path: Path) -> None:
 
 # -- without a process ---------------------------------------------------------------------------------------------
 def test_a_cell_that_is_held_is_no_failure(toy: Toy) -> None:
-    from seqbench.compose import config_loader
-    from seqbench.study import plan
+    from seqbench.composition.compose import config_loader
+    from seqbench.studies.study import plan
 
     held, *others = plan("tiny", [ALLOWED], loader=config_loader(str(toy.configs))).cells
     with claim(toy.work / "results" / held.id):
@@ -190,8 +191,8 @@ def test_what_a_worker_says_at_the_end_of_a_cell(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_one_is_killed_one_is_held_the_others_are_as_ever(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four cells in two processes: one is killed in its 13th step, one belongs to somebody else, two are compared."""
-    from seqbench.compose import config_loader
-    from seqbench.study import plan_sweep
+    from seqbench.composition.compose import config_loader
+    from seqbench.studies.study import plan_sweep
 
     monkeypatch.syspath_prepend(toy.work)
     (toy.work / "loud_for_pool.py").write_text(LOUD)

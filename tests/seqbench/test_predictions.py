@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from seqbench import predictions
+from seqbench.records import predictions
 from tasks.base import Score
 from tasks.classification import Classification
 from tests.seqbench.toy import Hits, ToyData, ToyTask

@@ -11,11 +11,11 @@ import pytest
 
 from seqbench import cli
 from seqbench.build import build_task
-from seqbench.compose import compose, config_loader, names_of
-from seqbench.compositions import Compositions
+from seqbench.composition.compose import compose, config_loader, names_of
+from seqbench.composition.compositions import Compositions
 from seqbench.config import RunConfig, load_config
-from seqbench.identity import run_id
-from seqbench.store import read
+from seqbench.records.identity import run_id
+from seqbench.records.store import read
 from tests.tasks.checkpoints import save
 
 ROOT = Path(__file__).resolve().parents[2]

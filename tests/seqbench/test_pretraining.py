@@ -13,19 +13,20 @@ import torch
 import yaml
 
 from encoders.bag import Bag
-from seqbench import claim as claims
-from seqbench import pretraining, published
-from seqbench.attempt import Attempt
+from seqbench import pretraining
 from seqbench.build import build_task
-from seqbench.compose import own_loader
-from seqbench.compositions import Compositions
+from seqbench.composition.compose import own_loader
+from seqbench.composition.compositions import Compositions
 from seqbench.config import RunConfig, check_config
 from seqbench.errors import ConfigError, RecordError
-from seqbench.health import TimedOut
-from seqbench.identity import run_id
 from seqbench.record import Record
+from seqbench.records import claim as claims
+from seqbench.records import published
+from seqbench.records.identity import run_id
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.store import Store
+from seqbench.training.attempt import Attempt
+from seqbench.training.health import TimedOut
 from seqbench.verify import command as verify
 from tasks.data.base import DataSet, Example, FileFact
 from tasks.tokenizers import FittedOn, Words

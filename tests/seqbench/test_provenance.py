@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from seqbench import provenance
-from seqbench.predictions import array_sha256, to_json
+from seqbench.records import provenance
+from seqbench.records.predictions import array_sha256, to_json
 from tasks.data.base import Example
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -19,20 +19,20 @@ import safetensors.torch
 import torch
 
 from encoders.base import InputSpec
-from seqbench.accord import name, number
-from seqbench.attempt import make_encoder
 from seqbench.build import build, build_task
-from seqbench.crew import size_of, threads_of
+from seqbench.composition.nodes import compose_node
 from seqbench.errors import ConfigError, RecordError
-from seqbench.evaluation import Evaluator
-from seqbench.module import Module
-from seqbench.nodes import compose_node
-from seqbench.place import Place, first_host, placed
+from seqbench.ranks.accord import name, number
+from seqbench.ranks.crew import size_of, threads_of
+from seqbench.ranks.place import Place, first_host, placed
+from seqbench.ranks.sharding import replica, separate_layers
 from seqbench.record import Record
-from seqbench.resume import Checkpoints
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.sharding import replica, separate_layers
-from seqbench.store import Store
+from seqbench.training.attempt import make_encoder
+from seqbench.training.evaluation import Evaluator
+from seqbench.training.module import Module
+from seqbench.training.resume import Checkpoints
 from tasks.loading import Batching, Loader, Share
 from tests.seqbench.toy import VOCABULARY, Hits, ToyData
 from tests.seqbench.toy_config import toy_config
@@ -459,7 +459,7 @@ def test_ranks_of_our_own_one_killed_and_gone_on(
 
 
 def test_batch_norm_is_refused(tmp_path: Path) -> None:
-    from seqbench.fit import check_cut
+    from seqbench.training.fit import check_cut
 
     encoder = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
     with pytest.raises(ConfigError, match=r"trainer.devices: 2 ranks .* Sequential has BatchNorm1d"):

@@ -14,8 +14,8 @@ import pytest
 import torch.distributed as dist
 import yaml
 
-from seqbench import crew
-from seqbench.alarm import break_off
+from seqbench.ranks import crew
+from seqbench.ranks.alarm import break_off
 from tests.seqbench.test_pretraining import STAGE
 from tests.seqbench.toy_cli import BASE
 from tests.seqbench.toy_config import TREE

@@ -15,8 +15,8 @@ from seqbench.board.collect import read
 from seqbench.board.summary import Method
 from seqbench.board.table import build
 from seqbench.record import Record
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.store import Store
 from tests.seqbench.board_records import write
 from tests.seqbench.toy import ToyBatch, ToyEncoder, ToyTask
 from tests.seqbench.toy_config import toy_config

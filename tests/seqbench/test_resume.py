@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from seqbench import randomness
-from seqbench.ledger import Progress
-from seqbench.progress import Event
-from seqbench.resume import Checkpoints, weights
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.store import Store
+from seqbench.training.ledger import Progress
+from seqbench.training.progress import Event
+from seqbench.training.resume import Checkpoints, weights
 from tasks.loading import Loader
 from tests.seqbench.test_checkpoints import three
 from tests.seqbench.test_run import folder_of, same_result
@@ -115,7 +115,7 @@ def test_a_run_in_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_clocks_count_the_parts_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy_config(tmp_path, broken("interrupt", 12))
-    monkeypatch.setattr("seqbench.facts.now", lambda: "2020-01-01T00:00:00+00:00")
+    monkeypatch.setattr("seqbench.training.facts.now", lambda: "2020-01-01T00:00:00+00:00")
     with pytest.raises(KeyboardInterrupt):
         run(config)
     monkeypatch.undo()
@@ -266,7 +266,9 @@ def test_a_record_of_a_failure_keeps_its_checkpoints(tmp_path: Path) -> None:
 # -- attempts that saved nothing, signals that waited ------------------------------------------------------------------
 def test_attempts_that_saved_nothing_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy_config(tmp_path, broken("interrupt", 3))
-    monkeypatch.setattr("seqbench.course.Course.on_exception", lambda *args: None)  # as if killed: nothing is saved
+    monkeypatch.setattr(
+        "seqbench.training.course.Course.on_exception", lambda *args: None
+    )  # as if killed: nothing is saved
     for times in range(2):
         with pytest.raises(KeyboardInterrupt):
             run(config)

@@ -20,12 +20,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from seqbench.claim import Claimed, claim
 from seqbench.errors import ConfigError, RecordError
-from seqbench.progress import Event
 from seqbench.record import Record, schema
+from seqbench.records.claim import Claimed, claim
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.store import Store
+from seqbench.training.progress import Event
 from tests.seqbench.toy_config import broken, toy_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -315,7 +315,7 @@ def test_failure_is_a_record(
 
 
 def test_divergence_is_found_at_its_step_when_looked_for_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqbench.course._must_wait", lambda device: True)
+    monkeypatch.setattr("seqbench.training.course._must_wait", lambda device: True)
     record = run(toy_config(tmp_path, broken("nan", 13) | {"logger": {}, "budget.eval_every": 19})).record
     assert (record.status, record.failed_at_step) == ("diverged", 7)
 

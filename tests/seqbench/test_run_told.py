@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from seqbench.progress import Bar, Event
 from seqbench.run import run
+from seqbench.training.progress import Bar, Event
 from tests.seqbench.toy_config import toy_config
 
 

@@ -17,10 +17,10 @@ import pytest
 import yaml
 
 from seqbench.build import build_task
-from seqbench.compose import CONFIG_NAME, config_loader
+from seqbench.composition.compose import CONFIG_NAME, config_loader
 from seqbench.config import check_config, default_allowed
 from seqbench.errors import ConfigError
-from seqbench.store import read
+from seqbench.records.store import read
 from tests.seqbench.toy_cli import ALLOWED, BASE, STUDY, Toy
 from tests.seqbench.toy_config import NAMES, TREE
 

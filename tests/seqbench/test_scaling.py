@@ -13,7 +13,7 @@ from seqbench.board import collect, examples, page
 from seqbench.board.curves import LINES, drawn
 from seqbench.board.summary import Method
 from seqbench.board.table import build
-from seqbench.store import Store
+from seqbench.records.store import Store
 
 SETTINGS = Settings(repeats=1, quick=True, threads=1, seed=0, clock="cpu")
 SHAPE = made_up.Shape(encoders=3, tasks=5, seeds=2, examples=40)

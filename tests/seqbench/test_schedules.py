@@ -11,8 +11,8 @@ from torch import nn
 
 from encoders.base import InputSpec
 from seqbench.library import load_encoder
-from seqbench.optimizers import parameter_groups
-from seqbench.schedules import factor
+from seqbench.training.optimizers import parameter_groups
+from seqbench.training.schedules import factor
 
 
 def test_cosine_by_formula() -> None:

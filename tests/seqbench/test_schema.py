@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from seqbench.composition.nodes import compose_node
+from seqbench.composition.schema import check, is_allowed
+from seqbench.composition.signature import forget, read_signature
 from seqbench.errors import ConfigError
-from seqbench.nodes import compose_node
-from seqbench.schema import check, is_allowed
-from seqbench.signature import forget, read_signature
 from tests.arguments import arguments_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -312,7 +312,7 @@ def test_static_reading_agrees_with_python() -> None:
 
 def test_nothing_is_imported() -> None:
     code = (
-        "import sys; from seqbench.schema import check;"
+        "import sys; from seqbench.composition.schema import check;"
         "node = {'_target_': 'encoders.recurrent.Recurrent', 'cell': 'lstm', 'dim': 8, 'depth': 1, 'dropout': 0.0};"
         "check(node, 'encoder', ['encoders']);"
         "check({'_target_': 'torch.optim.AdamW', 'lr': 1}, 'o', ['torch.optim'], runtime=('params',));"

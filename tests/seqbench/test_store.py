@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from seqbench.claim import Claimed, claim
 from seqbench.errors import RecordError
 from seqbench.record import Code, EncoderFacts, Environment, Point, Record, TaskFacts
-from seqbench.store import Store, read, write_atomic
+from seqbench.records.claim import Claimed, claim
+from seqbench.records.store import Store, read, write_atomic
 
 
 def record(run_id: str = "a1", **changes: Any) -> Record:
@@ -136,7 +136,7 @@ def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
 
 def test_claim_is_one_process_at_a_time_and_dies_with_it(tmp_path: Path) -> None:
     hold = (
-        "import sys, time; from pathlib import Path; from seqbench.claim import claim\n"
+        "import sys, time; from pathlib import Path; from seqbench.records.claim import claim\n"
         "with claim(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(60)"
     )
     folder = tmp_path / "a1"

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from seqbench.cli import main
-from seqbench.compose import config_loader
+from seqbench.composition.compose import config_loader
 from seqbench.errors import ConfigError
-from seqbench.grid import Grid, parse, read_study, read_sweep, write
-from seqbench.study import plan, plan_sweep
+from seqbench.studies.grid import Grid, parse, read_study, read_sweep, write
+from seqbench.studies.study import plan, plan_sweep
 from tests.seqbench.toy_cli import ALLOWED, STUDY, Toy
 
 FILE: dict[str, Any] = {
@@ -125,7 +125,7 @@ def test_a_wrong_study_file(change: dict[str, Any], expected: str) -> None:
     "value", [1, -2, 0.1, 1e-5, True, None, "a", "a b", 'it\'s "so"', "1", "a,b", "", [1, "x y"], {"k": [None]}]
 )
 def test_values_are_written_as_hydra_reads_them(value: Any) -> None:
-    from seqbench.grid import parse_one
+    from seqbench.studies.grid import parse_one
 
     read = parse_one(f"k={write(value)}")
     assert not read.is_sweep_override()
@@ -140,7 +140,7 @@ def plan_tiny(toy: Toy, *overrides: str) -> Any:
 
 def test_a_plan_names_cells_by_the_ids_of_their_runs(toy: Toy) -> None:
     from seqbench.build import build_task
-    from seqbench.identity import run_id
+    from seqbench.records.identity import run_id
 
     planned = plan_tiny(toy)
     assert [cell.title for cell in planned.cells] == [

@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from seqbench.progress import Event
-from seqbench.store import read
-from seqbench.studybar import StudyBar, about, spell, ticking
+from seqbench.records.store import read
+from seqbench.studies.studybar import StudyBar, about, spell, ticking
+from seqbench.training.progress import Event
 from tests.seqbench.toy_cli import BASE, Toy
 
 

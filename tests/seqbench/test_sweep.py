@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from seqbench.store import Store, read
+from seqbench.records.store import Store, read
 from tests.seqbench.test_study import plan_tiny
 from tests.seqbench.toy_cli import STUDY, Toy
 

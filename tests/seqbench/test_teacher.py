@@ -13,12 +13,12 @@ import torch
 from encoders.base import Encoder
 from seqbench import pretraining
 from seqbench.build import build_task
+from seqbench.composition.nodes import compose_node
 from seqbench.config import RunConfig
 from seqbench.errors import ConfigError
-from seqbench.identity import run_id
-from seqbench.nodes import compose_node
+from seqbench.records.identity import run_id
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.store import Store
 from seqbench.verify import command as verify
 from tasks.base import Task
 from tasks.distillation import Distillation

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from seqbench import pretraining
+from seqbench.composition.nodes import compose_node
 from seqbench.config import RunConfig
-from seqbench.nodes import compose_node
 from seqbench.record import Record
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.store import Store
 from seqbench.verify import command as verify
 from tests.seqbench.toy_config import toy_config
 

@@ -12,12 +12,12 @@ from seqbench import tuning
 from seqbench.build import PairError, build_task
 from seqbench.config import RunConfig, check_config
 from seqbench.errors import ConfigError
-from seqbench.identity import run_id
-from seqbench.match import moved, with_sizes
-from seqbench.progress import Event
+from seqbench.matching.match import moved, with_sizes
 from seqbench.record import Record, TrialFacts
+from seqbench.records.identity import run_id
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.store import Store
+from seqbench.training.progress import Event
 from tasks.data.base import DataError
 from tests.seqbench.toy_cli import Toy
 from tests.seqbench.toy_config import toy_config

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from encoders.base import Sequences, States
-from seqbench import lineage, tuning
+from seqbench import tuning
 from seqbench.board import tuned as board
-from seqbench.claim import Claimed
 from seqbench.config import RunConfig
 from seqbench.record import Record
+from seqbench.records import lineage
+from seqbench.records.claim import Claimed
+from seqbench.records.store import read
 from seqbench.run import run
-from seqbench.store import read
 from tests.seqbench.test_tuning import config_of, trial_records, trials_of
 from tests.seqbench.toy import ToyEncoder
 from tests.seqbench.toy_cli import Toy

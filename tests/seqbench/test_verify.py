@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from seqbench import provenance, verified
 from seqbench.errors import ConfigError
+from seqbench.records import provenance, verified
 from seqbench.run import run
 from seqbench.verify import command
 from tests.seqbench.toy_config import broken, toy_config
@@ -70,7 +70,7 @@ def test_what_was_found_is_run_again_and_not_looked_for(
         assert record.config["encoder"]["dim"] != base.encoder["dim"]
     else:
         assert record.config["optimizer"]["lr"] != base.optimizer["lr"]
-    for place in ("seqbench.match._solve", "seqbench.run.tuned"):
+    for place in ("seqbench.matching.match._solve", "seqbench.run.tuned"):
         monkeypatch.setattr(place, lambda *_: pytest.fail("looked for again"))
     found = outcome(capsys, f"run={record.id}", f"results={tmp_path}")
     assert (found["verdict"], found["rows"]) == ("identical", 28)
@@ -201,7 +201,7 @@ def test_what_differs_is_named(results: Path, capsys: pytest.CaptureFixture[str]
     path = records(results)[0]
 
     def change(record: dict[str, Any]) -> None:
-        record["code"]["files"] |= {"tasks/base.py": "0", "tasks/data/scan.py": "0", "seqbench/fit.py": "0"}
+        record["code"]["files"] |= {"tasks/base.py": "0", "tasks/data/scan.py": "0", "seqbench/training/fit.py": "0"}
         record["environment"]["packages"]["torch"] = "2.12.0"
         record["environment"]["machine_class"] = "abacus, 1 thread"
         record["scores"]["test"]["hits"]["value"] += 0.3
@@ -213,7 +213,7 @@ def test_what_differs_is_named(results: Path, capsys: pytest.CaptureFixture[str]
     torch = provenance.packages()["torch"]
     for line in (
         "code: tasks/base.py changed",
-        "code: seqbench/fit.py changed",
+        "code: seqbench/training/fit.py changed",
         "code: 1 files that the run does not stand on changed",
         f"package torch: 2.12.0 -> {torch}",
         "machine class: abacus, 1 thread -> ",

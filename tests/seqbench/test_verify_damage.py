@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from seqbench import verified
 from seqbench.errors import RecordError
 from seqbench.record import Record
+from seqbench.records import verified
+from seqbench.records.store import read
 from seqbench.run import run
-from seqbench.store import read
 from seqbench.verify import details
 from tests.seqbench.test_verify import shift
 from tests.seqbench.toy_config import toy_config

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from seqbench import claim as claims
-from seqbench import verified
-from seqbench.claim import claim, holder
-from seqbench.compose import own_loader
+from seqbench.composition.compose import own_loader
+from seqbench.records import claim as claims
+from seqbench.records import verified
+from seqbench.records.claim import claim, holder
+from seqbench.records.store import read
 from seqbench.run import run
-from seqbench.store import read
-from seqbench.study import plan_sweep
+from seqbench.studies.study import plan_sweep
 from seqbench.verify.command import USER_ERROR
 from tests.seqbench.toy_config import toy_config
 from tests.seqbench.verifying import ALLOWED, edit, outcome, records, said
@@ -60,7 +60,7 @@ def test_an_unsealed_record_does_not_loosen_exactness_in_silence(
 
 
 def seal(content: dict[str, object]) -> str:
-    from seqbench.store import _seal
+    from seqbench.records.store import _seal
 
     return _seal(content)
 

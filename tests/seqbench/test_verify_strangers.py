@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from seqbench import verified
 from seqbench.board import collect
 from seqbench.errors import RecordError
 from seqbench.record import Record
+from seqbench.records import verified
+from seqbench.records.store import Store
 from seqbench.run import run
-from seqbench.store import Store
 from seqbench.verify.judge import verify
 from tests.seqbench.toy_config import toy_config
 from tests.seqbench.verifying import ALLOWED, edit, outcome, records, said
@@ -135,7 +135,7 @@ def test_neither_logger_nor_results_of_the_record_are_used(
     loggers = {"csv": {"every": 1}, "tensorboard": {"every": 1}}
     edit(path, lambda record: record["config"].update(results=str(place), logger=loggers))
     record = Record.model_validate_json(path.read_text())
-    monkeypatch.setattr("seqbench.attempt.open_sinks", lambda options, about: [] if not options else 1 / 0)
+    monkeypatch.setattr("seqbench.training.attempt.open_sinks", lambda options, about: [] if not options else 1 / 0)
     allowed = ["encoders", "tasks", "torch.optim", "tests.seqbench.toy"]
     assert verify(path, record, allowed=allowed, tolerance=0.0).verdict == "identical"
     assert not place.exists()

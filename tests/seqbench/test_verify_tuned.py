@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from seqbench.records.store import read
 from seqbench.run import run
-from seqbench.store import read
 from tests.seqbench.toy_config import toy_config
 from tests.seqbench.verifying import edit, outcome
 

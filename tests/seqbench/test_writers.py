@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from seqbench.claim import Claimed, _dead, claim
-from seqbench.store import Store
+from seqbench.records.claim import Claimed, _dead, claim
+from seqbench.records.store import Store
 
 ROOT = Path(__file__).resolve().parents[2]
 BEGIN = """
 import errno, fcntl, multiprocessing, os, sys, time
 from pathlib import Path
 import torch
-import seqbench.attempt
-from seqbench.claim import Claimed, claim
+import seqbench.training.attempt
+from seqbench.records.claim import Claimed, claim
 from seqbench.run import run
-from seqbench.store import Store
+from seqbench.records.store import Store
 from tests.seqbench.toy_config import toy_config
 torch.set_num_threads(1)
 processes = multiprocessing.get_context("fork")

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from seqbench.record import Record
-from seqbench.store import Store
+from seqbench.records.store import Store
 from tests.slurm.two_nodes import TwoNodes, wait
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow]

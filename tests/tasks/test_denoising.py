@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from encoders.base import Decoder, Encoder
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 from tasks.data.base import DataError, DataSet, Example, FileFact
 from tasks.denoising import Denoising
 from tasks.loading import Batching

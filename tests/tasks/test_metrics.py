@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 from sklearn.metrics import mean_absolute_error, mean_squared_error, ndcg_score, r2_score
 
-from seqbench.compose import CONFIGS
-from seqbench.nodes import compose_node
+from seqbench.composition.compose import CONFIGS
+from seqbench.composition.nodes import compose_node
 from tasks.metrics.accuracy import Accuracy, MacroF1, TokenAccuracy
 from tasks.metrics.along import FirstWordAccuracy, LastWordAccuracy, WordAccuracy
 from tasks.metrics.base import Metric

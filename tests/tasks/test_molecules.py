@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 from tasks.data import davis
 from tasks.data.base import SPLITS, DataError
 from tasks.data.davis import Davis

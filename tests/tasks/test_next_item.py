@@ -15,7 +15,7 @@ import torch.nn.functional as F
 
 from encoders.base import Encoder, Sequences, States
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 from tasks.data.amazon_video_games import AmazonVideoGames
 from tasks.data.amazon_video_games import read_histories as read_games
 from tasks.data.base import SPLITS, DataError, DataSet, Example, FileFact

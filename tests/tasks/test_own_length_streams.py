@@ -10,7 +10,7 @@ import pytest
 
 from encoders.base import InputSpec
 from seqbench.build import PairError, build, encoder_of, judge
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 from tasks.base import Task
 from tasks.biases import additive, kinds
 from tasks.classification import Classification

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 
 from encoders.base import Encoder, Sequences, States
 from seqbench.build import build
+from seqbench.composition.nodes import compose_node
 from seqbench.library import load_encoder, load_task
-from seqbench.nodes import compose_node
 from tasks.data.base import DataError, DataSet, Example, FileFact
 from tasks.data.connected_digits import GAP, NOISE, SPEAKERS, WORDS, ConnectedDigits, _noise
 from tasks.data.draws import Draws

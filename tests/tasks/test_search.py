@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from encoders.base import Decoder, InputSpec, Sequences
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 from tasks.search import Beam, Greedy, Hypothesis, Sample, Search, _moves
 from tests.contract.cases import Case
 from tests.tasks.toy_decoders import FormulaDecoder, GRUDecoder, sources

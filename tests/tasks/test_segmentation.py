@@ -13,7 +13,7 @@ import torch.nn.functional as F
 
 from encoders.base import Encoder, Grid, InputSpec, Sequences, States
 from seqbench.build import PairError, build, judge
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 from tasks.crops import Image, crop, tile_starts
 from tasks.data import isbi2012_em
 from tasks.data.base import DataError, DataSet, Example, FileFact

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from encoders.base import InputSpec, Sequences
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 from tasks.metrics.along import FirstWordAccuracy, LastWordAccuracy, SensitivityKept, SourceShareKept, WordAccuracy
 from tasks.search import Hypothesis
 from tasks.source_use import SourceUse, along_source, table_of

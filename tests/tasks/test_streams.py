@@ -13,7 +13,7 @@ import torch
 
 from encoders.base import InputSpec
 from seqbench.build import PairError, build, judge
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 from tasks.base import Task
 from tasks.classification import Classification
 from tasks.data.base import DataError, DataSet, Example, FileFact, Stream

@@ -12,8 +12,8 @@ from torch.testing import assert_close
 from encoders.base import Encoder, InputSpec, Sequences
 from encoders.conversion import bert_names, convert
 from seqbench.build import build, build_task
-from seqbench.nodes import compose_node
-from seqbench.study import plan
+from seqbench.composition.nodes import compose_node
+from seqbench.studies.study import plan
 from tasks.heads import VocabularyHead
 from tasks.next_item import FIRST, NextItem
 from tests.encoders.transformers_models import hf, preset

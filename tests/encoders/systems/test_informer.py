@@ -23,7 +23,7 @@ from encoders.base import InputSpec, Sequences
 from encoders.systems.informer import Distil, Informer, Layer, Tower
 from encoders.systems.prob_sparse import Full, ProbSparse, prob_sparse, sparse_number
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 
 HOUR = 4  # calendar features of hourly rows
 

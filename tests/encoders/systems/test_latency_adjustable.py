@@ -15,8 +15,8 @@ from torch.testing import assert_close
 from encoders.base import InputSpec, Sequences
 from encoders.systems import elimination
 from encoders.systems.latency_adjustable import LatencyAdjustable
-from seqbench.nodes import compose_node
-from seqbench.operations import counting
+from seqbench.composition.nodes import compose_node
+from seqbench.costs.operations import counting
 from tests.contract.cases import Case
 from tests.contract.encoder_checks import ENCODER_CHECKS, works_in_bfloat16
 from tests.encoders.transformers_models import preset

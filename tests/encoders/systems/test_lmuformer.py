@@ -25,8 +25,8 @@ from encoders.blocks.convolution import Convolution
 from encoders.blocks.legendre import LegendreMemory, discretised
 from encoders.systems.lmuformer_parts import LegendreMixer
 from seqbench.build import build
-from seqbench.nodes import compose_node
-from seqbench.operations import counting
+from seqbench.composition.nodes import compose_node
+from seqbench.costs.operations import counting
 from tasks.readout import pool
 
 SPEC = InputSpec(max_length=128, channels=128)

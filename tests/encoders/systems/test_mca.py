@@ -25,7 +25,7 @@ from encoders.base import InputSpec, Sequences
 from encoders.systems.mca import BITS, LONGEST, MCA
 from encoders.systems.mca_parts import ContextGate, ContextualAttention, NGrams
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 
 KINDS = ["mca", "ca", "sa", "scnn", "birnn", "fingerprint"]
 

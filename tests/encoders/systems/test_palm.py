@@ -21,7 +21,7 @@ from encoders.blocks.masks import Sight
 from encoders.systems.palm import Palm
 from encoders.systems.palm_parts import share_of_first
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 
 SPEC = InputSpec(max_length=12, vocab_size=17, target_length=8)
 SMALL: dict[str, Any] = {"dim": 16, "depth": 3, "heads": 2, "hidden": 24, "dropout": 0.0}

@@ -25,8 +25,8 @@ from encoders.blocks.masks import Sight
 from encoders.blocks.norms import LayerNorm
 from encoders.systems.seqpe import DigitReader, _Sequential
 from encoders.systems.seqpe_losses import contrast_loss, transfer_loss
-from seqbench.compose import CONFIGS
-from seqbench.nodes import compose_node
+from seqbench.composition.compose import CONFIGS
+from seqbench.composition.nodes import compose_node
 from tests.encoders.transformers_models import preset
 
 SPEC = InputSpec(max_length=40, vocab_size=11, target_length=8)

@@ -17,8 +17,8 @@ from encoders.base import Graph, InputSpec, Sequences
 from encoders.systems.skeletonmae import SkeletonMAE
 from encoders.systems.skeletonmae_graph import GAT, GCN, GIN
 from seqbench.build import build
+from seqbench.composition.nodes import compose_node
 from seqbench.errors import ConfigError
-from seqbench.nodes import compose_node
 from tasks.data.jhmdb_pose import SKELETON
 
 PATH = Graph(nodes=4, width=2, edges=((0, 1), (1, 2), (2, 3)))

@@ -19,7 +19,7 @@ from encoders.base import InputSpec, Sequences
 from encoders.blocks.legendre import discretised
 from encoders.blocks.spikes import Spikes, firing_rates, synaptic_operations
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 
 SPEC = InputSpec(max_length=64, channels=8)
 

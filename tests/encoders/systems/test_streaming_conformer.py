@@ -22,8 +22,8 @@ from encoders.base import InputSpec, Sequences
 from encoders.systems.conformer_parts import visible
 from encoders.systems.streaming_conformer import StreamingConformer
 from seqbench.build import build
-from seqbench.nodes import compose_node
-from seqbench.operations import counting
+from seqbench.composition.nodes import compose_node
+from seqbench.costs.operations import counting
 
 
 def make(name: str = "streaming_conformer", bands: int = 80, length: int = 200, **changes: Any) -> StreamingConformer:

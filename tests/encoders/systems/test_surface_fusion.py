@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from encoders.base import InputSpec, Sequences
 from encoders.systems.surface_fusion_parts import fused
 from seqbench.build import build
-from seqbench.nodes import compose_node
+from seqbench.composition.nodes import compose_node
 from tasks.heads import VocabularyHead
 
 SPEC = InputSpec(max_length=12, vocab_size=17, target_length=8)

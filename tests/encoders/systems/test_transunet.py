@@ -20,8 +20,8 @@ from encoders.base import Grid, InputSpec, Sequences
 from encoders.blocks.masks import Sight
 from encoders.systems.transunet_stem import StandardisedConv
 from seqbench.build import build
+from seqbench.composition.nodes import compose_node
 from seqbench.errors import ConfigError
-from seqbench.nodes import compose_node
 from tests.golden.test_encoders import wave
 
 OFFICIAL: list[tuple[dict[str, Any], list[float], float]] = [  # switches; four logits; root mean square of all
