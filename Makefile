@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 export TOKENIZERS_PARALLELISM = false
-# tests that train whole runs: `make check` leaves them to `make test`
-RUNS   := $(foreach name,study verify tuning run resume pool cli limits failures,--ignore=tests/seqbench/test_$(name).py)
+# tests of whole runs, processes and boards: `make check` leaves them to `make test`
+RUNS   := $(foreach name,ahead benchmark board_index cli failures gpu limits malformed match mirror planning pool \
+  pretrained_run pretraining ranks resume run scaling study sweep teacher test_only tuning tuning_together verify \
+  verify_damage verify_devices verify_elsewhere verify_strangers verify_tuned,--ignore=tests/seqbench/test_$(name).py)
 
 .PHONY: help quickstart install-dev test test-slurm test-cuda check unit fmt clean
 help:            ## this list
@@ -34,8 +36,8 @@ test: $(VENV)/dev.done  ## all tests
 check: $(VENV)/dev.done  ## lint, types, fast unit tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	$(PY) -m pytest -n 2 -m "not slow and not browser and not slurm" $(RUNS) tests/encoders tests/tasks tests/seqbench
+	$(VENV)/bin/mypy --num-workers 2
+	$(PY) -m pytest -n 2 -m "not slow and not data and not browser and not slurm" $(RUNS) tests/encoders tests/tasks tests/seqbench
 
 # apt's package, where it is missing and root may; without it the tests are skipped, visibly
 test-slurm: $(VENV)/dev.done  ## sweeps on a SLURM of two nodes, started on this machine and stopped again

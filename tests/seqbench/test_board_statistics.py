@@ -240,6 +240,7 @@ def test_places_count_what_is_told_apart() -> None:
     assert places(pairs, told, best="min", level=0.05) == [(2, 3), (1, 3), (1, 2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_critical_values_cover_whatever_the_share_of_the_seeds(seeds: int) -> None:
     """By integration over the two estimates of seed variance, not by simulation: 94.5 to 96.5 %."""
@@ -254,6 +255,7 @@ def test_critical_values_cover_whatever_the_share_of_the_seeds(seeds: int) -> No
             assert 0.945 <= covered <= 0.965, (share, first, covered)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 @pytest.mark.parametrize("comparisons", [2, 5, 20])
 def test_levels_corrected_for_many_comparisons_are_kept(seeds: int, comparisons: int) -> None:

@@ -62,6 +62,7 @@ def test_the_derivative_along_a_direction_is_that_of_backward_passes(name: str) 
     assert not table_of(model)._forward_hooks
 
 
+@pytest.mark.slow
 def test_an_encoder_of_two_outputs_has_a_derivative_by_its_table() -> None:
     """Its states are twice as wide as the embeddings; a mean over many probes is the whole derivative's square."""
     this = task(looked_into=1, probes=300)
@@ -111,6 +112,7 @@ def test_what_is_fed_is_the_output_behind_bos() -> None:
     assert fed.values[1].tolist() == [bos, *long[:-1]]
 
 
+@pytest.mark.slow
 def test_predictions_tell_both_and_training_is_as_without() -> None:
     this = task(looked_into=6, probes=400)
     model: Any = build(compose_node("encoder", "palm", changes=SMALL), "encoder", ["encoders"], spec=this.spec).eval()
