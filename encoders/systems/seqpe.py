@@ -51,13 +51,20 @@ class SequentialPosition(Position):
 
     def make(self, *, dim: int, heads: int, head_dim: int, length: int, causal: bool) -> PositionModule:
         """The module. Raises ValueError for more positions than digits tell apart, for fewer than there are candidates,
-        and for a transfer by heads that don't divide `dim`.
+        for a reader that its heads don't divide, and for a transfer by heads that don't divide `dim`.
         """
+        width = self.width or dim
+        of_reader = max(1, width // self.head_dim)
+        if width % of_reader:
+            raise ValueError(
+                f"position.head_dim: {self.head_dim} makes {of_reader} heads of a reader of width {width}, which they "
+                "don't divide; use a divisor of it"
+            )
         reader = DigitReader(
             digits=len(str(self.max_position - 1)),
-            width=self.width or dim,
+            width=width,
             depth=self.depth,
-            heads=max(1, (self.width or dim) // self.head_dim),
+            heads=of_reader,
             dropout=self.dropout,
             causal=self.direction == "causal",
             masks_padding=self.masks_padding,

@@ -383,6 +383,7 @@ def test_alibi_of_the_official_code_is_slopes_over_the_root_of_the_head_s_width(
         ),
         ({"seqpe": {"max_position": 60, "contrast": {"candidates": 60}}}, "contrast.candidates: 60 of 60 positions"),
         ({"chance": 0.1, "seqpe": {"max_position": 30}}, "position.chance: 48 positions can't be shifted within 30"),
+        ({"seqpe": {"width": 100, "head_dim": 30}}, "head_dim: 30 makes 3 heads of a reader of width 100"),
         ({}, "transfer.weight: 0.1, by head, of vectors of 16 numbers, which 3 heads don't divide"),
     ],
 )
