@@ -17,7 +17,7 @@ from seqbench.errors import ConfigError, RecordError
 from seqbench.records.fetch import local
 from seqbench.records.folder import Place as Results
 from seqbench.records.folder import is_address
-from seqbench.records.published import PUBLISHED, ROOT
+from seqbench.records.published import PUBLISHED, ROOT, VERDICTS
 
 if TYPE_CHECKING:
     from seqbench.claims.selection import Run
@@ -115,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _help(names: Sequence[str]) -> str:
     """What the command does, and which claims there are; kept verdicts are read by their names alone."""
-    path = PUBLISHED / "claims.json"
+    path = PUBLISHED / VERDICTS
     published = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
     told = {
         "judged": ", ".join(name for name in names if name in published) or "none",

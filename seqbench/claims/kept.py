@@ -13,7 +13,7 @@ from seqbench.claims.verdict import Judged
 from seqbench.errors import ConfigError
 from seqbench.records import published
 
-NAME = "claims.json"
+NAME = published.VERDICTS
 LOCK = f".{NAME}"  # a folder while somebody writes
 PATIENCE = 30.0  # s
 PAGE = published.ROOT / "docs" / "claims.md"

@@ -10,6 +10,7 @@ from seqbench.record import Record
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "results" / "published"
+VERDICTS = "claims.json"  # of claims, beside the records that they are about
 
 
 def keep(results: Path, ids: Sequence[str], into: Path) -> None:

@@ -21,7 +21,7 @@ from seqbench.records import verified as verdicts
 from seqbench.records.claim import holder
 from seqbench.records.fetch import local
 from seqbench.records.folder import Place
-from seqbench.records.published import PUBLISHED
+from seqbench.records.published import PUBLISHED, VERDICTS
 from seqbench.records.store import ID, NAME, read, reason_of
 from seqbench.verify.details import FACTS
 
@@ -151,7 +151,8 @@ def _named(name: str, results: Path) -> list[Chosen]:
 
 def _in_folder(folder: Path) -> list[Chosen]:
     """Records in folders of their own, and bare JSON files."""
-    flat = [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(verdicts.NAME)]
+    others = (verdicts.NAME, VERDICTS)
+    flat = [path for path in sorted(folder.glob("*.json")) if not path.name.endswith(others)]
     return [_chosen(path) for path in [*sorted(folder.glob(f"*/{NAME}")), *flat]]
 
 

@@ -111,6 +111,7 @@ def test_a_bare_record_is_compared_by_scores_and_known_predictions(
     bare = tmp_path / "published" / "toy.json"
     bare.parent.mkdir()
     shutil.copy(records(results)[0], bare)
+    (bare.parent / "claims.json").write_text("{}")  # verdicts of claims, no record
     assert outcome(capsys, f"run={bare}")["rows"] == 28, "the record's checksum of the predictions tells"
     edit(bare, lambda record: record.update(predictions=None))
     alone = outcome(capsys, f"run={bare.parent}")
