@@ -3,10 +3,6 @@ PYTHON ?= python3
 VENV   ?= .venv
 PY     := $(VENV)/bin/python
 export TOKENIZERS_PARALLELISM = false
-# tests of whole runs, processes and boards: `make check` leaves them to `make test`
-RUNS   := $(foreach name,ahead benchmark board_index cli failures gpu limits malformed match mirror planning pool \
-  pretrained_run pretraining ranks resume run scaling study sweep teacher test_only tuning tuning_together verify \
-  verify_damage verify_devices verify_elsewhere verify_strangers verify_tuned,--ignore=tests/seqbench/test_$(name).py)
 
 .PHONY: help quickstart install-dev test test-slurm test-cuda check unit fmt clean
 help:            ## this list
@@ -33,11 +29,12 @@ install-dev: $(VENV)/dev.done  ## install what tests need, run nothing
 test: $(VENV)/dev.done  ## all tests
 	$(PY) -m pytest -n 2
 
+# tests/runs (whole runs, processes, sweeps) and tests/contract (everything configured) are left to `make test`
 check: $(VENV)/dev.done  ## lint, types, fast unit tests
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --num-workers 2
-	$(PY) -m pytest -n 2 -m "not slow and not data and not browser and not slurm" $(RUNS) tests/encoders tests/tasks tests/seqbench
+	$(PY) -m pytest -n 2 -m "not slow and not data and not browser and not slurm" tests/encoders tests/tasks tests/seqbench
 
 # apt's package, where it is missing and root may; without it the tests are skipped, visibly
 test-slurm: $(VENV)/dev.done  ## sweeps on a SLURM of two nodes, started on this machine and stopped again

@@ -19,11 +19,11 @@ NEEDS = {
         "test_families_agree_on_cuda_in_float32",
         "test_the_variable_length_kernel_agrees_with_the_padded_one",
     ],
-    "tests/seqbench/test_ahead.py": [
+    "tests/runs/test_ahead.py": [
         "test_a_run_on_cuda_in_parts_is_the_same",
         "test_batches_arrive_from_a_stream_of_their_own",
     ],
-    "tests/seqbench/test_gpu.py": ["test_a_run_on_cuda_is_the_same_twice"],
+    "tests/runs/test_gpu.py": ["test_a_run_on_cuda_is_the_same_twice"],
 }
 
 
@@ -54,7 +54,7 @@ def test_the_page_says_the_command() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
 def test_they_are_skipped_with_the_reason_where_there_is_none() -> None:
-    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-rs", "tests/seqbench/test_ahead.py"]
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-rs", "tests/runs/test_ahead.py"]
     environment = {**os.environ, "COLUMNS": "200"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

@@ -11,7 +11,7 @@ import torch
 from seqbench.run import run
 from seqbench.training.progress import Event
 from seqbench.training.resume import Checkpoints
-from tests.seqbench.test_run import same_result
+from tests.runs.test_run import same_result
 from tests.seqbench.toy_config import broken, toy_config
 
 

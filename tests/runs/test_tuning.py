@@ -29,7 +29,7 @@ SHORT = {"budget.steps": 6, "budget.eval_every": 3, "logger": {}}
 
 
 def config_of(folder: Path, changes: dict[str, Any] | None = None, **tune: Any) -> RunConfig:
-    given = SHORT | {"tune": TUNE | tune, "allowed": ["tests.seqbench", "encoders", "torch.optim"]}
+    given = SHORT | {"tune": TUNE | tune, "allowed": ["tests", "encoders", "torch.optim"]}
     return toy_config(folder, given | (changes or {}))
 
 
@@ -157,7 +157,7 @@ def test_the_record_alone_makes_the_run_again_without_trials(tuned: Record, tmp_
         tuned.config | {"results": str(tmp_path)},
         config.names,
         [],
-        allowed=["tests.seqbench", "encoders", "torch"],
+        allowed=["tests", "encoders", "torch"],
         found=True,
     )
     record = run(again).record
@@ -282,7 +282,7 @@ def test_what_is_no_dimension(tmp_path: Path, dimension: dict[str, Any], message
 
 
 # -- with a match --------------------------------------------------------------------------------------------------
-WIDE = {"_target_": "tests.seqbench.test_match.Wide", "size": 8, "inner": 16, "depth": 2}
+WIDE = {"_target_": "tests.runs.test_match.Wide", "size": 8, "inner": 16, "depth": 2}
 
 
 @pytest.mark.parametrize(

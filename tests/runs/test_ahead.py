@@ -19,8 +19,8 @@ from seqbench.training.resume import Checkpoints
 from seqbench.training.transfer import Carrier
 from tasks.base import Batch
 from tasks.loading import Batching, Loader, Share
+from tests.runs.test_run import same_result
 from tests.seqbench.test_module import pair
-from tests.seqbench.test_run import same_result
 from tests.seqbench.toy_config import broken, toy_config
 
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from seqbench.records.store import Store, read
-from tests.seqbench.test_study import plan_tiny
+from tests.runs.test_study import plan_tiny
 from tests.seqbench.toy_cli import STUDY, Toy
 
 

@@ -22,8 +22,8 @@ from seqbench.training.ledger import Progress
 from seqbench.training.progress import Event
 from seqbench.training.resume import Checkpoints, weights
 from tasks.loading import Loader
+from tests.runs.test_run import folder_of, same_result
 from tests.seqbench.test_checkpoints import three
-from tests.seqbench.test_run import folder_of, same_result
 from tests.seqbench.toy import ToyEncoder
 from tests.seqbench.toy_config import broken, toy_config
 

@@ -69,8 +69,8 @@ class Waits(ToyEncoder):
         return super().forward(source)
 
 
-WIDE = {"_target_": "tests.seqbench.test_match.Wide", "size": 8, "inner": 16, "depth": 2}
-ALLOWED = ["tests.seqbench", "encoders", "torch.optim"]
+WIDE = {"_target_": "tests.runs.test_match.Wide", "size": 8, "inner": 16, "depth": 2}
+ALLOWED = ["tests", "encoders", "torch.optim"]
 
 
 def config_of(folder: Path, target: float, changes: dict[str, Any] | None = None) -> RunConfig:
@@ -189,7 +189,7 @@ def test_operations_by_formula(tmp_path: Path) -> None:
 
 
 def test_latency_of_a_known_time_and_the_first_solution_stands(tmp_path: Path) -> None:
-    changes = {"budget.match": "latency", "encoder": {"_target_": "tests.seqbench.test_match.Waits", **LINES}}
+    changes = {"budget.match": "latency", "encoder": {"_target_": "tests.runs.test_match.Waits", **LINES}}
     config = config_of(tmp_path, 6.0, changes)
     solved = match.matched(config)
     assert 35 < solved.encoder["dim"] <= 60
@@ -211,7 +211,7 @@ def test_a_latency_is_the_least_that_five_rounds_agree_on(monkeypatch: pytest.Mo
 
 
 def test_how_unsure_a_latency_is_stands_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes = {"budget.match": "latency", "encoder": {"_target_": "tests.seqbench.test_match.Waits", **LINES}}
+    changes = {"budget.match": "latency", "encoder": {"_target_": "tests.runs.test_match.Waits", **LINES}}
     config = match.with_sizes(config_of(tmp_path, 6.0, changes), {"encoder.dim": 50})
     task = build_task(config)
     task.setup()

@@ -18,7 +18,7 @@ from seqbench.records import verified
 from seqbench.records.store import read
 from seqbench.run import run
 from seqbench.verify import details
-from tests.seqbench.test_verify import shift
+from tests.runs.test_verify import shift
 from tests.seqbench.toy_config import toy_config
 from tests.seqbench.verifying import ALLOWED, edit, outcome, records, said, unheard
 

@@ -16,7 +16,7 @@ import yaml
 
 from seqbench.ranks import crew
 from seqbench.ranks.alarm import break_off
-from tests.seqbench.test_pretraining import STAGE
+from tests.runs.test_pretraining import STAGE
 from tests.seqbench.toy_cli import BASE
 from tests.seqbench.toy_config import TREE
 

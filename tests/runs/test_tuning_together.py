@@ -18,7 +18,7 @@ from seqbench.records import lineage
 from seqbench.records.claim import Claimed
 from seqbench.records.store import read
 from seqbench.run import run
-from tests.seqbench.test_tuning import config_of, trial_records, trials_of
+from tests.runs.test_tuning import config_of, trial_records, trials_of
 from tests.seqbench.toy import ToyEncoder
 from tests.seqbench.toy_cli import Toy
 
@@ -102,8 +102,8 @@ class Counted(ToyEncoder):
 def test_two_processes_share_the_trials_of_a_row(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COUNTED", str(toy.work / "counted"))
     own = [
-        "encoder._target_=tests.seqbench.test_tuning_together.Counted",
-        "allowed=[encoders,tasks,torch.optim,tests.seqbench]",
+        "encoder._target_=tests.runs.test_tuning_together.Counted",
+        "allowed=[encoders,tasks,torch.optim,tests]",
     ]
     sweep = ["-m", "seed=0,1", "jobs=2", "tune=random", "tune.trials=5", *own]
     said = toy(*sweep)
