@@ -5,11 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import multiprocessing
 import os
-import threading
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +16,13 @@ import numpy as np
 from seqbench.board import examples
 from seqbench.board.index import ABSENT, SETTLED, SHARDS, Builder, Index, Ints, Shard, Stat, joined, shard_of, stat_of
 from seqbench.board.statistics import Kept
+from seqbench.cores import at_once, shares, workers
 from seqbench.record import Record
 from seqbench.records.pieces import Curve, NotOurs, Values
 from seqbench.records.store import NAME
 
 PREDICTIONS = "predictions.parquet"
-MANY = 512  # records that are worth processes of their own
-CHUNK = 256
+CHUNK = 256  # records that are worth a process of their own
 NOT_LOOKED: Stat = (-1, -1, -1, -1)  # at predictions that nobody needs
 
 
@@ -112,14 +109,8 @@ def _stat(path: str) -> Stat:
 
 def _encode_all(results: Path, names: Sequence[str], split: str) -> list[Shard]:
     """Entries of records that are read now; those that can't be are left out."""
-    workers = min(os.cpu_count() or 1, 16, len(names) // CHUNK)
-    alone = threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods()
-    if len(names) < MANY or workers < 2 or not alone:
-        return [encode(results, names, split)] if names else []
-    chunks = [list(names[i : i + CHUNK]) for i in range(0, len(names), CHUNK)]
-    context = multiprocessing.get_context("fork")  # what is imported by now need not be imported again
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        return list(pool.map(encode, [results] * len(chunks), chunks, [split] * len(chunks)))
+    runs = shares(names, workers(len(names) // CHUNK))
+    return at_once([functools.partial(encode, results, run, split) for run in runs]) if names else []
 
 
 def encode(results: Path, names: Sequence[str], split: str) -> Shard:

@@ -29,12 +29,12 @@ from torch.distributed.distributed_c10d import PrefixStore
 
 from seqbench import process
 from seqbench.config import RunConfig
+from seqbench.cores import cores
 from seqbench.errors import ConfigError, RecordError
 from seqbench.ranks.alarm import Alarm, break_off, is_broken_off
 from seqbench.ranks.group import ALONE, Ranks
 from seqbench.ranks.place import Place, placed
 from seqbench.record import Status
-from seqbench.studies.jobs import cores
 from seqbench.training import casualty
 from seqbench.training.facts import device_of
 from tasks.data.base import DataError

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from seqbench.config import RunConfig
+from seqbench.cores import cores
 from seqbench.errors import ConfigError
 from seqbench.ranks.place import placed
 
@@ -38,18 +37,6 @@ def _auto(configs: Sequence[RunConfig]) -> int:
 def _ranks(config: RunConfig) -> int:
     """Processes of a run."""
     return config.trainer.devices if isinstance(config.trainer.devices, int) else 1
-
-
-def cores() -> int:
-    """CPU cores that this process may use: by its affinity and, in a container, by its quota."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    count = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")  # cgroup v2: `200000 100000`, or `max 100000`
-    if quota.is_file():
-        limit, _, period = quota.read_text().strip().partition(" ")
-        if limit.isdecimal() and period.isdecimal():
-            count = min(count, int(limit) // int(period))
-    return max(1, count)
 
 
 def _room() -> int:

@@ -23,10 +23,10 @@ from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
 
+from seqbench.cores import cores
 from seqbench.errors import RecordError, Unwritable
 from seqbench.records.claim import Claimed
 from seqbench.report import Troubles, told
-from seqbench.studies.jobs import cores
 from seqbench.studies.study import Cell
 from seqbench.studies.studybar import StudyBar
 from seqbench.training import casualty

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,6 +20,7 @@ from seqbench.composition.explain import join
 from seqbench.composition.guard import GuardedLoader
 from seqbench.composition.schema import Node, examine
 from seqbench.config import Look, Names, RunConfig, check_config
+from seqbench.cores import at_once, shares, workers
 from seqbench.errors import ConfigError
 from seqbench.garbage import uncollected
 from seqbench.records.memo import Memo
@@ -25,8 +28,10 @@ from seqbench.studies.grid import Cell as Overrides
 from seqbench.studies.grid import Grid, parse, read_study, read_sweep
 
 if TYPE_CHECKING:
-    from encoders.base import Encoder, InputSpec
+    from encoders.base import Encoder
     from tasks.base import Task
+
+MANY = 128  # pairs that are worth a process of their own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,20 +116,21 @@ class _Row:
 def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
     rows = _rows(grid, Compositions(loader))
     from seqbench import pretraining  # with torch: after all that can be said without it
-    from seqbench.build import PairError, check_optimizer, check_selection
+    from seqbench.build import PairError, build_task, check_optimizer, check_selection
     from seqbench.matching.match import matched
     from seqbench.records import identity
     from seqbench.tuning import check, without_floors
 
     tasks: dict[str, Task] = {}
     key = Memo(_key)  # rows share their nodes
-    pairs = _Pairs(key)
     for row in rows:
-        pairs.add(row.config, tasks)
-        check_selection(row.config, tasks[key(row.config.task)])
+        of_task = key(row.config.task)
+        if of_task not in tasks:
+            tasks[of_task] = build_task(row.config)
+        check_selection(row.config, tasks[of_task])
     for config in {key(row.config.optimizer): row.config for row in rows}.values():
         check_optimizer(config)
-    left_out = pairs.judge()
+    left_out = _left_out([row.config for row in rows], tasks, key)
     cells: dict[str, Cell] = {}
     ready: dict[str, Task] = {}  # with data, where a budget is matched
     vary = [name for name in grid.dimensions if name not in ("encoder", "task", "seed")]
@@ -254,64 +260,67 @@ def _short(error: ConfigError) -> str:
     return str(getattr(error, "short", error)).splitlines()[0]
 
 
-class _Pairs:
-    """Every pair of the plan, tried on the meta device once."""
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a pair can't be; `apart`: by what the two are, each of them in order by itself."""
 
-    def __init__(self, key: Callable[..., str]) -> None:
-        self.key = key
-        self.found: dict[str, tuple[str, RunConfig, ConfigError | None]] = {}
-        self._outlines: dict[str, tuple[InputSpec, Encoder | ConfigError]] = {}  # of one encoder, by what tasks feed
-        self._of: tuple[Any, ...] = ()
+    why: str
+    apart: bool
 
-    def add(self, config: RunConfig, tasks: dict[str, Task]) -> None:
-        """Try a pair, unless it was tried. `tasks` gains what was built. Raises ConfigError for an impossible task."""
-        from seqbench.build import build_task, judge
 
-        this = self.key(config.encoder, config.task)
-        if this in self.found:
-            return
-        of_task = self.key(config.task)
-        if of_task not in tasks:
-            tasks[of_task] = build_task(config)
-        task, names = tasks[of_task], config.names
+def _left_out(configs: Sequence[RunConfig], tasks: Mapping[str, Task], key: Callable[..., str]) -> dict[str, LeftOut]:
+    """The pairs that can't be: each tried on the meta device once, many of them in a process for each core.
+
+    An encoder that can be built for no task at all is a mistake: ConfigError. One that can be built for some task is in
+    order by itself, so it is the pair that is left out.
+    """
+    pairs: dict[str, RunConfig] = {}
+    for config in configs:
+        pairs.setdefault(key(config.encoder, config.task), config)
+    runs = shares(list(pairs.values()), workers(len(pairs) // MANY))
+    works = [functools.partial(_refusals, run, tasks, key) for run in runs]
+    refused = dict(zip(pairs, itertools.chain(*at_once(works)), strict=True))
+    sound = {key(pairs[this].encoder) for this, refusal in refused.items() if refusal is None or refusal.apart}
+    left_out, bad = {}, []
+    for this, refusal in refused.items():
+        if refusal is None:
+            continue
+        names = pairs[this].names
+        left_out[this] = LeftOut(encoder=names.encoder, task=names.task, reason=refusal.why)
+        if key(pairs[this].encoder) not in sound:
+            bad.append(refusal.why)
+    if bad:
+        raise join(bad)
+    return left_out
+
+
+def _refusals(
+    configs: Sequence[RunConfig], tasks: Mapping[str, Task], key: Callable[..., str]
+) -> list[_Refusal | None]:
+    """What is wrong with each pair, if anything. An encoder is built once for all tasks that feed it the same."""
+    from seqbench.build import PairError, judge, outlined
+
+    found: list[_Refusal | None] = []
+    outlines: dict[str, Encoder | ConfigError] = {}
+    before: tuple[Any, ...] = ()
+    for config in configs:
+        task, names = tasks[key(config.task)], config.names
+        of = (key(config.encoder), names.encoder, tuple(config.allowed), config.trainer.padding_free)
+        if of != before:  # rows of an encoder come one after the other: no more than its own are kept
+            before, outlines = of, {}
         try:
             spec = task.outline()
-            judge(self._encoder(config, spec), task, spec, encoder_name=names.encoder, task_name=names.task)
-            self.found[this] = (self.key(config.encoder), config, None)
+            fed = repr(spec)
+            if fed not in outlines:
+                try:
+                    outlines[fed] = outlined(config, spec)
+                except ConfigError as error:
+                    outlines[fed] = error
+            outline = outlines[fed]
+            if isinstance(outline, ConfigError):
+                raise outline
+            judge(outline, task, spec, encoder_name=names.encoder, task_name=names.task)
+            found.append(None)
         except ConfigError as error:
-            self.found[this] = (self.key(config.encoder), config, error)
-
-    def _encoder(self, config: RunConfig, spec: InputSpec) -> Encoder:
-        """The encoder for what the task feeds: built once for all tasks that feed the same. Raises ConfigError."""
-        from seqbench.build import outlined
-
-        of = (self.key(config.encoder), config.names.encoder, tuple(config.allowed), config.trainer.padding_free)
-        if of != self._of:  # rows of an encoder come one after the other: no more than its own are kept
-            self._of, self._outlines = of, {}
-        fed = repr(spec)
-        if fed not in self._outlines:
-            try:
-                self._outlines[fed] = spec, outlined(config, spec)
-            except ConfigError as error:
-                self._outlines[fed] = spec, error
-        found = self._outlines[fed][1]
-        if isinstance(found, ConfigError):
-            raise found
-        return found
-
-    def judge(self) -> dict[str, LeftOut]:
-        """The pairs that can't be. An encoder that can be built for no task at all is a mistake: ConfigError.
-
-        One that can be built for some task is in order by itself, so it is the pair that is left out.
-        """
-        from seqbench.build import PairError
-
-        sound = {encoder for encoder, _, error in self.found.values() if error is None or isinstance(error, PairError)}
-        bad = [error for encoder, _, error in self.found.values() if error is not None and encoder not in sound]
-        if bad:
-            raise join([str(error).splitlines()[0] for error in bad])
-        return {
-            this: LeftOut(encoder=config.names.encoder, task=config.names.task, reason=_short(error))
-            for this, (_, config, error) in self.found.items()
-            if error is not None
-        }
+            found.append(_Refusal(_short(error), isinstance(error, PairError)))
+    return found

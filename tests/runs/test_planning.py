@@ -102,6 +102,23 @@ def test_an_encoder_is_built_once_for_tasks_that_feed_the_same(monkeypatch: pyte
     }
 
 
+@pytest.mark.parametrize("processes", [2, 3, 5])
+def test_a_plan_of_several_processes_is_that_of_one(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["encoder=bilstm,encoder_decoder,lstm", "task=sst2,tinyshakespeare,scan", "seed=0,1"]
+    alone = plan_sweep(words)
+    monkeypatch.setattr(study, "workers", lambda parts: processes)
+    shared = plan_sweep(words)
+    assert [cell.id for cell in shared.cells] == [cell.id for cell in alone.cells]
+    assert shared.left_out == alone.left_out
+    assert len(alone.left_out) == 3
+    with pytest.raises(ConfigError) as told:
+        plan_sweep(["encoder=lstm,encoder_only", "encoder.dim=0", "task=sst2,mr"])
+    monkeypatch.undo()
+    with pytest.raises(ConfigError) as by_one:
+        plan_sweep(["encoder=lstm,encoder_only", "encoder.dim=0", "task=sst2,mr"])
+    assert str(told.value) == str(by_one.value)
+
+
 @pytest.mark.parametrize("encoder", ["tcn", "s4d", "bigru", "encoder_decoder", "cnn"])
 def test_an_outline_has_the_shapes_of_what_is_built(encoder: str) -> None:
     made = plan_sweep([f"encoder={encoder}", "task=sst2"]).cells[0].config
