@@ -206,6 +206,23 @@ def rows_of(items: Sequence[Item]) -> list[Row]:
     return rows
 
 
+def twins(items: Sequence[Item]) -> list[str]:
+    """A sentence for each two rows of one set-up: seeds that belong together, which their names keep apart."""
+    setup, frozen = identity.setups(), Memo(identity.frozen)
+    rows: dict[tuple[str, str, tuple[str, ...]], dict[str, None]] = {}
+    for item in items:
+        if item.entry is not None:
+            sources = tuple(item.entry.record.code.own.values())
+            key = item.column, frozen(setup(item.config)), sources
+            rows.setdefault(key, {}).setdefault(item.row)
+    found = dict.fromkeys(tuple(sorted(names)) for names in rows.values() if len(names) > 1)
+    return [
+        f"{' and '.join(names)} are runs of one set-up under several names, and stand in a row each. "
+        "The command that planned them all, typed for the board, puts them together."
+        for names in found
+    ]
+
+
 def _without_seeds(flats: list[Flat], members: Sequence[Item]) -> list[Flat]:
     """Leaves named `seed` that follow the run's seed in all members say nothing of the set-up."""
     if len({item.seed for item in members}) < 2:

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from seqbench.board import accounting, budgets, leaks, marks, tuned
 from seqbench.board.entries import Entry, Expected
-from seqbench.board.grouping import Item, columns_of, items_of, rows_of
+from seqbench.board.grouping import Item, columns_of, items_of, rows_of, twins
 from seqbench.board.model import Board, Column, Row, Run
 from seqbench.board.scoring import counted, run_of, score_column
 from seqbench.board.summary import Method, summarise
@@ -84,6 +84,7 @@ def build(
             *notices,
             *summary.notices,
             *_notices(runs, machines),
+            *twins(items),
             *marks.problems(((r.record, r.folder) for r in counted), verdicts),
         ),
     )

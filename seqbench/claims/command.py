@@ -142,7 +142,7 @@ def _some(settings: Settings, others: Sequence[str], place: Place) -> int:
         )
     if settings.publish and settings.confidence != LEVEL:
         raise ConfigError(f"publish: confidence={settings.confidence:g}: what is published is at {LEVEL:g}")
-    code = 0
+    code, before = 0, kept.read(PUBLISHED)
     planned = {name: _runs(claim, settings, others, place) for name, claim in claims.items()}
     for name, claim in claims.items():
         check(claim, planned[name])
@@ -150,8 +150,11 @@ def _some(settings: Settings, others: Sequence[str], place: Place) -> int:
         if settings.run:
             code = max(code, _run(claim, settings, others, place))
         judged = judge(claim, _runs(claim, settings, others, place), confidence=settings.confidence)
-        kept.write(Path(settings.results), {name: judged})
+        if not _is_published(settings):
+            kept.write(Path(settings.results), {name: judged})
         print(f"\n{claim.title}: {judged.verdict}")
+        if judged.verdict == "not run" and name in before:
+            print(f"  published: {before[name].verdict} (docs/claims.md)")
         for comparison, outcome in zip(claim.comparisons, judged.outcomes, strict=True):
             claimed = words.bound(comparison) or "no bound"
             told = f"{words.shown(outcome.estimate)}; {claimed}: {words.said(comparison, outcome)}"
@@ -163,17 +166,28 @@ def _some(settings: Settings, others: Sequence[str], place: Place) -> int:
             if judged.verdict == "not run":
                 raise ConfigError(f"publish: {name} has not all its runs: {words.command(name)}")
             kept.publish(Path(settings.results), name, judged, _every(place))
-    _write({**kept.read(PUBLISHED), **kept.read(Path(settings.results))}, settings, place)
+    _write(_known(settings), settings, place)
     return code
 
 
-def _all(settings: Settings, others: Sequence[str], place: Place) -> int:
-    """The page of what is known; verdicts of the user's own records before published ones."""
+def _is_published(settings: Settings) -> bool:
+    """Whether the records are the published ones: without predictions they give other intervals than those kept."""
+    return Path(settings.results).resolve() == PUBLISHED.resolve()
+
+
+def _known(settings: Settings) -> dict[str, Judged]:
+    """Verdicts of the user's own records before published ones; a claim that was only begun has none of its own."""
     from seqbench.claims import kept
 
+    known, own = kept.read(PUBLISHED), kept.read(Path(settings.results))
+    return known | {name: judged for name, judged in own.items() if judged.verdict != "not run" or name not in known}
+
+
+def _all(settings: Settings, others: Sequence[str], place: Place) -> int:
+    """The page of what is known."""
     if others:
         raise ConfigError(f"claims: all takes no {others[0]}; it shows verdicts, and runs nothing")
-    verdicts = {**kept.read(PUBLISHED), **kept.read(Path(settings.results))}
+    verdicts = _known(settings)
     if not verdicts:
         raise ConfigError("claims: none has a verdict yet; python scripts/claims.py claim=NAME runs one")
     _write(verdicts, settings, place)

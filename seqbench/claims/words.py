@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping
 
 from seqbench.claims.estimate import Estimate
@@ -85,6 +86,7 @@ def table(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
     """All claims that have a verdict, as a Markdown table, then what each comparison came to."""
     rows = ["| claim | statement | published | verdict | command | runs, time |", f"|{'---|' * 6}"]
     details = []
+    counts: Counter[str] = Counter()
     for name, claim in claims.items():
         judged = verdicts.get(name)
         if judged is None:
@@ -93,6 +95,7 @@ def table(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
             stale = (name, claim.statement, claim.published, "its file has changed since", f"`{command(name)}`", "")
             rows.append(f"| {' | '.join(_cell(text) for text in stale)} |")
             continue
+        counts[judged.verdict] += 1
         took = f"{len(judged.ids)}, {duration(judged.seconds)}"
         cells = (name, claim.statement, claim.published, f"**{judged.verdict}**", f"`{command(name)}`", took)
         rows.append(f"| {' | '.join(_cell(text) for text in cells)} |")
@@ -112,7 +115,8 @@ def table(claims: Mapping[str, Claim], verdicts: Mapping[str, Judged]) -> str:
             )
             details.append(f"| {' | '.join(_cell(text) for text in cells7)} |")
         details += ["", *([claim.reading.strip(), ""] if claim.reading else [])]
-    return "\n".join([*rows, *details, ""])
+    told = ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common())
+    return "\n".join([*([f"{told}.", ""] if told else []), *rows, *details, ""])
 
 
 def _cell(text: str) -> str:

@@ -105,7 +105,8 @@ def _unknown_key(key: str, overrides: Sequence[str], loader: ConfigLoader) -> st
             place = str(dict(node.items_ex(resolve=False))[part]).strip("${}")
             return f"{key}: {'.'.join(parts[: i + 1])} is taken from {place}; set {'.'.join([place, *parts[i + 1 :]])}"
         node = OmegaConf.select(node, part, throw_on_missing=False)
-    return f"{key}: no such key"
+    typed = next((o for o in overrides if o.startswith(key + "=")), f"{key}=VALUE")
+    return f"{key}: what stands there has not all of these keys; to add them write +{typed}"
 
 
 def _may_take(node: DictConfig, part: str, setting: str, overrides: Sequence[str]) -> bool:

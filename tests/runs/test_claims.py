@@ -559,7 +559,7 @@ def test_what_is_published_is_the_last_verdict_and_records_of_no_machine(
         kept.publish(results, "a", judged, every)
         assert kept.read(into)["a"].verdict == verdict
         text = pages.read_text()
-        assert text.startswith(f"before\n{kept.BEGIN}\n| claim")
+        assert text.startswith(f"before\n{kept.BEGIN}\n1 {verdict}.\n\n| claim")
         assert text.endswith(f"{kept.END}\nafter\n")
         assert text.count(f"**{verdict}**") == 1
         assert text.count("### ") == 1
@@ -581,7 +581,7 @@ def test_a_verdict_is_not_shown_beside_other_bounds(changed: Comparison, runs: l
     judged = judge(claim(), runs, confidence=0.95)
     for now in (claim(changed), claim(comparison(), comparison(name="z"))):
         text = words.table({"a": now, "b": claim()}, {"a": judged, "b": judged})
-        assert [line.split(" | ")[3] for line in text.splitlines()[2:4]] == [
+        assert [line.split(" | ")[3] for line in text.splitlines()[4:6]] == [
             "its file has changed since",
             "**reproduced**",
         ]
@@ -648,6 +648,29 @@ def test_the_command_runs_a_study_and_judges(toy: Toy, capsys: pytest.CaptureFix
     assert [path.stat().st_mtime for path in toy.records()] == before
     assert command.main([*arguments, "publish=true"]) == 2
     assert "publish: not with" in capsys.readouterr().err
+
+
+def test_published_verdicts_stand_where_a_claim_was_only_begun_or_judged_by_its_published_records(
+    runs: list[Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Published records have no predictions: judged again they would give other intervals than those kept."""
+    into = tmp_path / "published"
+    monkeypatch.setattr(command, "PUBLISHED", into)
+    reproduced = judge(claim(), runs, confidence=0.95)
+    kept.write(into, {"mca": reproduced})
+    before = (into / "claims.json").read_bytes()
+    own = ["run=false", f"out={tmp_path / 'page'}"]
+    assert command.main(["claim=mca", f"results={into}", *own]) == 1
+    assert (into / "claims.json").read_bytes() == before
+    results = f"results={tmp_path / 'mine'}"
+    assert command.main(["claim=mca", results, *own]) == 1
+    assert "not run\n  published: reproduced (docs/claims.md)\n" in capsys.readouterr().out
+    settings = command.Settings(
+        **yaml.safe_load(command.DEFAULTS.read_text()) | {"claims": "all", "results": str(tmp_path / "mine")}
+    )
+    assert command._known(settings)["mca"] == reproduced
+    kept.write(tmp_path / "mine", {"mca": reproduced.model_copy(update={"verdict": "inconclusive"})})
+    assert command._known(settings)["mca"].verdict == "inconclusive"
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def process(*arguments: str, cwd: Path) -> tuple[subprocess.CompletedProcess[str
         (["--cfg", "job"], 0, "_target_: torch.optim.AdamW"),
         (["encoder.dpeth=3"], 2, "encoder.dpeth: no such key (did you mean encoder.depth?)"),
         (["seed=yes"], 2, "seed: 'yes' is not a whole number"),
+        (["task=scan", "task.search={size: 4}"], 2, "task.search: what stands there has not all of these keys; to add"),
         (["encoder=encoder_olny"], 2, "there is no such encoder (did you mean encoder_only?)"),
         (["encoder.heads=0"], 2, "encoder.heads: 0 is not allowed"),
         (["-m", "encoder=lstm,gru", "seed=a,b"], 2, "seed: 'a' is not a whole number"),

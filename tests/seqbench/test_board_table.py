@@ -233,6 +233,17 @@ def test_an_edited_encoder_of_ones_own_is_another_row(tmp_path: Path) -> None:
     assert [e.seed for e in found.missing] == [2]
 
 
+def test_one_set_up_under_two_names_is_told(tmp_path: Path) -> None:
+    """A first run named all on the command line, the other seeds by a file: their seeds belong together."""
+    target = {"_target_": "my_package.MeanMLP"}
+    made.write(tmp_path, seed=0, encoder="own", label="own", encoder_keys=target)
+    for seed in (1, 2):
+        made.write(tmp_path, seed=seed, encoder="own", label="mean_mlp", encoder_keys=target)
+    made.write(tmp_path, seed=0, encoder="own", label="deeper", encoder_keys={**target, "depth": 3})
+    (told,) = [notice for notice in board_of(tmp_path).notices if "several names" in notice]
+    assert told.startswith("mean_mlp and own are runs of one set-up under several names")
+
+
 def test_a_seed_in_the_encoder_that_follows_the_run_is_no_setup(tmp_path: Path) -> None:
     for seed in (0, 1):
         made.write(tmp_path, seed=seed, encoder_keys={"seed": seed})
