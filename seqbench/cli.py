@@ -67,7 +67,7 @@ def guarded(config_name: str, job: Callable[[DictConfig], int], argv: Sequence[s
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
         if (place := placed()) is None or place.rank == 0:
-            print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+            print("interrupted; the same command goes on from the last checkpoint, if there was one", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         if (place := placed()) is not None and place.rank:

@@ -120,7 +120,7 @@ def test_an_interrupt_is_one_line(toy: Toy) -> None:
     said = toy("encoder=broken")
     assert said.code == 130
     assert said.err.splitlines()[1:] == [
-        "interrupted; the same command goes on from the last checkpoint"
+        "interrupted; the same command goes on from the last checkpoint, if there was one"
     ]  # after step 5
     assert read(toy.records()[0]).status == "interrupted"
 
