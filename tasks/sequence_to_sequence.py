@@ -57,7 +57,8 @@ class SequenceToSequence(Task):
     them, joined by SEP.
 
     A source beyond `max_length` ids (its EOS counted) and a target beyond `max_target_length` are cut and counted; a
-    cut target isn't taught to end. References are never cut. `tie`: the output weights are the input table.
+    cut target isn't taught to end, and a search ends at that length, too. References are never cut. `tie`: the output
+    weights are the input table.
 
     Without a `search` no output is made: a prediction is (nats, tokens, 0), of the target's -log p, whose metric is
     Perplexity alone, over the tokens that are fed.

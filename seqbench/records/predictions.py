@@ -32,7 +32,8 @@ def write(
 
     Columns: split, row (int64), prediction and reference (JSON), and `<metric>/<statistic>` (float64) for each
     statistic of each metric; null where a split has no such statistic (a count of a class that it lacks). Splits one
-    after the other, rows in the order of the split.
+    after the other, rows in the order of the split. Of a user's own data also `line` (int64), in the split's file: its
+    name is no part of it, so that a renamed file gives the same bytes.
     """
     tables = []
     for split, by_row in predictions.items():
@@ -43,6 +44,9 @@ def write(
             "prediction": pa.array([to_json(by_row[row]) for row in range(len(references))], pa.string()),
             "reference": pa.array([to_json(reference) for reference in references], pa.string()),
         }
+        examples = task.examples[split]
+        if len(examples) == len(references) and examples[0].line is not None:
+            columns["line"] = pa.array([example.line for example in examples], pa.int64())
         for name, score in scores[split].items():
             for statistic, values in score.statistics.items():
                 columns[f"{name}/{statistic}"] = pa.array(np.asarray(values, dtype=np.float64))

@@ -30,6 +30,7 @@ class Example:
     target: Any
     streams: Mapping[str, Any] = field(default_factory=dict)
     where: str = field(default="", compare=False)  # file and line that it comes from, for messages; "" of no file
+    line: int | None = field(default=None, compare=False)  # of a user's own data: its line, or row, by the same count
 
     def place(self, split: str, row: int) -> str:
         """How a message names it: `reviews.csv line 7 (test)`, or `test row 5` where it is of no file."""

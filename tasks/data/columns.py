@@ -77,8 +77,8 @@ class Columns:
                 f"Name the right one by task.data.columns.{role}=..."
             )
 
-    def example(self, row: Mapping[str, Any], where: str) -> Example:
-        """One row's example. Raises DataError for an empty or unfit value."""
+    def example(self, row: Mapping[str, Any], where: str, line: int) -> Example:
+        """The example of a row at `where`, its `line`. Raises DataError for an empty or unfit value."""
         parts = tuple(_value(row[name], self.source_type, f"{where}, column {name!r}") for name in self.source)
         target = _value(row[self.target], self.target_type, f"{where}, column {self.target!r}")
         streams: dict[str, Any] = {
@@ -88,7 +88,7 @@ class Columns:
             role: _numbers(row[name], f"{where}, column {name!r}") for role, name in self.number_streams.items()
         }
         source = parts[0] if len(parts) == 1 else parts
-        return Example(source=source, target=target, streams=streams, where=where)
+        return Example(source=source, target=target, streams=streams, where=where, line=line)
 
 
 def _value(value: Any, kind: TargetType, where: str) -> Any:

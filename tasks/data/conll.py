@@ -77,7 +77,7 @@ class Conll(OwnData):
             if not line.strip():
                 if words:
                     where = f"{path.name} line {first}"
-                    examples.append(Example(source=words, target=tags, streams=further, where=where))
+                    examples.append(Example(source=words, target=tags, streams=further, where=where, line=first))
                     words, tags, further = [], [], {name: [] for name in self.stream_columns}
                     if only_first:
                         break

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from tasks.data import delimited
 from tasks.data.base import DataError, Example, FileFact
 from tasks.data.columns import Columns
 from tasks.data.pinned import sha256_of
@@ -27,16 +26,16 @@ MARKS = {  # byte order marks, the longer ones first: one begins as another does
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-Rows = Iterator[tuple[str, Mapping[str, Any]]]  # where it stands, values by column
+Rows = Iterator[tuple[str, int, Mapping[str, Any]]]  # where it stands, its line or row, values by column
 
 
 class Files(OwnData):
     """One file a split; the suffix tells the format: .csv, .tsv (with a header line), .jsonl, .ndjson, .parquet.
 
     `columns` names the source (one column, or a list of several), the target and any streams (see Columns). `delimiter:
-    null` takes the format's own. `quoted: false` reads quotation marks as plain characters, as many TSV files have
-    them. Text is UTF-8 and stays as it is: no word stands for a missing value. `valid` and `test` may be null: see
-    OwnData for the shares.
+    null` takes the format's own; else it is one character or `tab`. `quoted: false` reads quotation marks as plain
+    characters, as many TSV files have them. Text is UTF-8 and stays as it is: no word stands for a missing value.
+    `valid` and `test` may be null: see OwnData for the shares.
     """
 
     paths: ClassVar[frozenset[str]] = frozenset({"train", "valid", "test"})
@@ -58,8 +57,9 @@ class Files(OwnData):
     ) -> None:
         places = {"train": train, "valid": valid, "test": test}
         super().__init__(places=places, valid_share=valid_share, test_share=test_share, split_seed=split_seed)
+        delimiter = delimited.NAMES.get(delimiter or "", delimiter)
         if delimiter is not None and len(delimiter) != 1:
-            raise ValueError(f"delimiter: one character or null, got {delimiter!r}")
+            raise ValueError(f"delimiter: one character, tab or null, got {delimiter!r}")
         self.columns = Columns.of(columns, source_type, target_type)
         self.streams = self.columns.declared
         self.delimiter, self.quoted = delimiter, quoted
@@ -78,7 +78,7 @@ class Files(OwnData):
         """The files are there, not empty, of a known format, and have the columns."""
         self._check_formats()
         for split, path in existing(self.places).items():
-            for where, row in self.rows(path):
+            for where, _, row in self.rows(path):
                 self.columns.check(list(row), where)
                 break
             else:
@@ -87,45 +87,28 @@ class Files(OwnData):
     def load(self, split: str, place: str) -> list[Example]:
         """All rows of a file. Raises DataError with the line of the first that is broken."""
         examples = []
-        for where, row in self.rows(Path(place)):
+        for where, line, row in self.rows(Path(place)):
             if any(name not in row for name in self.columns.names):
                 self.columns.check(list(row), where)
-            examples.append(self.columns.example(row, where))
+            examples.append(self.columns.example(row, where, line))
         return examples
 
     def rows(self, path: Path) -> Rows:
         """Rows in order; lines that are empty are passed over."""
         suffix = path.suffix.lower()
-        if suffix in DELIMITERS:
-            return self._table(path, self.delimiter or DELIMITERS[suffix])
-        return _json_lines(path) if suffix in JSON_LINES else _parquet(path, self.columns)
+        if suffix in JSON_LINES:
+            return _json_lines(path)
+        return self._table(path, DELIMITERS[suffix]) if suffix in DELIMITERS else _parquet(path, self.columns)
 
-    def _table(self, path: Path, delimiter: str) -> Rows:
-        quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if self.quoted else csv.QUOTE_NONE
-        # fields are as long as they are; the library's limit is process-wide and meant for hostile input
-        csv.field_size_limit(2**31 - 1)
-        reader = csv.reader(io.StringIO(text_of(path), newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-        header: list[str] | None = None
-        try:
-            for values in reader:
-                where = f"{path.name} line {reader.line_num}"
-                if not values:
-                    continue
-                if header is None:
-                    header = values
-                    self.columns.check(header, where)
-                    continue
-                if len(values) != len(header):
-                    raise DataError(
-                        f"{where}: {len(values)} fields, but the header has {len(header)}"
-                        f"{'; task.data.quoted=true reads quoted fields as one' if not self.quoted else ''}"
-                    )
-                yield where, dict(zip(header, values, strict=True))
-        except csv.Error as error:
-            raise DataError(
-                f"{path.name} line {reader.line_num}: {error}.\n"
-                "If quotation marks are plain characters in this file, set task.data.quoted=false"
-            ) from None
+    def _table(self, path: Path, own: str) -> Rows:
+        found = delimited.read(
+            text_of(path),
+            path.name,
+            delimiter=self.delimiter or own,
+            quoted=self.quoted,
+            columns=self.columns,
+        )
+        return ((f"{path.name} line {line}", line, row) for line, row in found)
 
 
 def _json_lines(path: Path) -> Rows:
@@ -139,7 +122,7 @@ def _json_lines(path: Path) -> Rows:
             raise DataError(f"{where}: not JSON ({error.msg} at character {error.colno})") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: each line must be an object {{...}}, this one is a {type(row).__name__}")
-        yield where, row
+        yield where, number, row
 
 
 def _parquet(path: Path, columns: Columns) -> Rows:
@@ -155,7 +138,7 @@ def _parquet(path: Path, columns: Columns) -> Rows:
             f"{path.name}: not a Parquet file that can be read ({str(error).splitlines()[0]:.120})"
         ) from None
     for number, row in enumerate(rows, 1):
-        yield f"{path.name} row {number}", row
+        yield f"{path.name} row {number}", number, row
 
 
 def text_of(path: Path) -> str:

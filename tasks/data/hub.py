@@ -87,7 +87,7 @@ class Hub(OwnData):
         examples = []
         for i in range(len(table)):
             row = {name: _named(content[name][i], names[name]) for name in self.columns.names}
-            examples.append(self.columns.example(row, f"{self.path}, split {place}, row {i}"))
+            examples.append(self.columns.example(row, f"{self.path}, split {place}, row {i}", i))
         return examples
 
     def _check_revision(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,21 @@ def test_same_predictions_same_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     assert write(tmp_path / "a") == write(tmp_path / "b")
+
+
+def test_rows_of_own_data_have_their_lines_and_not_their_files(tmp_path: Path) -> None:
+    task = ToyTask(data=ToyData(rows=6, seed=3), metrics=[Hits()], max_length=7)
+    task.setup()
+    task.examples["test"] = [
+        replace(example, line=line, where=f"a.csv line {line}")
+        for example, line in zip(task.examples["test"], (9, 4), strict=True)
+    ]
+    score = Score(metric=Hits(), value=0.5, n=2, statistics={"value": column([1.0, 0.0])})
+    given = {split: {0: "no", 1: "no"} for split in ("valid", "test")}
+    predictions.write(tmp_path, task, given, {split: {"hits": score} for split in given})
+    table = pq.read_table(tmp_path / predictions.NAME)
+    assert table["line"].to_pylist() == [None, None, 9, 4]
+    assert not any("a.csv" in str(row) for row in table.to_pylist())
 
 
 class Known(Classification):

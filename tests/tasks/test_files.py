@@ -82,12 +82,14 @@ def test_every_format_gives_the_same_texts_untouched(tmp_path: Path, form: str) 
 def test_a_byte_order_mark_windows_lines_and_other_delimiters(tmp_path: Path) -> None:
     path = write(tmp_path / "a.CSV", "\ufefftext;label\r\nx, y;1\r\n\r\nz;2\r\n")
     assert pairs(files(path, delimiter=";")) == [("x, y", "1"), ("z", "2")]
+    path = write(tmp_path / "b.csv", "text\tlabel\nx, y\t1\n")
+    assert pairs(files(path, delimiter="tab")) == [("x, y", "1")]
 
 
 def test_quotation_marks_as_characters(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tsv", 'text\tlabel\n"open\t1\n5" nail\t2\n')
     assert pairs(files(path, quoted=False)) == [('"open', "1"), ('5" nail', "2")]
-    with pytest.raises(DataError, match=r"a\.tsv line 3: .*\n.*task\.data\.quoted=false"):
+    with pytest.raises(DataError, match=r"a\.tsv line 2: .* closed on line 3 before ' '.*\n.*task\.data\.quoted=false"):
         pairs(files(path))
 
 
@@ -122,13 +124,32 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
         {},
         r"line 1: no column 'label' \(did you mean 'labels'\?\); there are: 'text', 'l",
     ),
-    ("a.csv", "text;label\nx;1\n", {}, r"no column 'text'.* there are: 'text;label'"),
+    (
+        "a.csv",
+        "text;label\nx;1\n",
+        {},
+        r"line 1: no columns by ','; the file looks separated by ';', .*\nIf it is, set 'task\.data\.delimiter=\";\"'",
+    ),
+    ("a.csv", '"text";"label"\n"x";"1"\n', {}, r"looks separated by ';', which finds 'text', 'label'\."),
+    ("a.csv", "a\tstars\nx\t1\n", {}, r"looks separated by a tab, .* 'a', 'stars'\.\n.* task\.data\.delimiter=tab"),
+    ("a.tsv", "text,label\nx,1\n", {}, r"by a tab; the file looks separated by ','"),
+    ("a.csv", "a,x;label;text\nx,1\n", {}, r"looks separated by ';'"),
+    ("a.csv", "a,x;y;z\nx,1\n", {}, r"no column 'text'; there are: 'a', 'x;y;z'"),
     ("a.csv", "text,text,label\nx,y,1\n", {}, r"there are 2 columns 'text'"),
-    ("a.csv", "text,label\nx,1\ny,1,2\n", {}, r"a\.csv line 3: 3 fields, but the header has 2"),
+    ("a.csv", "text,label\nx,1\ny,1,2\n", {}, r"a\.csv line 3: 3 fields, but the header has 2; a field with ',' in"),
     ("a.csv", "text,label\nx,1\ny\n", {}, r"a\.csv line 3: 1 fields"),
     ("a.csv", "text,label\nx,1\ny,\n", {}, r"a\.csv line 3, column 'label': the value is empty"),
     ("a.csv", "text,label\n  ,1\n", {}, r"a\.csv line 2, column 'text': the value is empty"),
-    ("a.csv", 'text,label\n"a\nb",1\n"c,2\n', {}, r"a\.csv line \d: unexpected end of data"),
+    (
+        "a.csv",
+        'text,label\n"a\nb",1\n"c,2\nd,3\n',
+        {},
+        r"a\.csv line 4: a quotation mark opens a field here and nothing",
+    ),
+    ("a.csv", 'text,label\r\n"a\r\nb","c,2\r\nd,3\r\n', {}, r"a\.csv line 3: a quotation mark opens a field here"),
+    ("a.csv", 'text,label\n"c,2\nd,3\n"e, f",4\n', {}, r"a\.csv line 2: the field .* is closed on line 4 before 'e'"),
+    ("a.csv", 'text,label\nd,"3"4\n', {}, r"a\.csv line 2: the field .* is closed before '4', where ',' or the end"),
+    ("a.csv", 'text,label\n"a\nb"\n', {}, r"a\.csv line 2: 1 fields"),
     ("a.csv", b"text,label\nx,1\ncaf\xe9,2\n", {}, r"a\.csv line 3: byte 0xe9 is not UTF-8"),
     ("a.csv", "text,label\nx,nan\n", {"target_type": "number"}, r"column 'label': 'nan' is not a finite number"),
     ("a.csv", "text,label\nx,two\n", {"target_type": "number"}, r"line 2, column 'label': 'two' is not a finite"),
@@ -330,3 +351,14 @@ def test_examples_say_where_they_come_from(tmp_path: Path) -> None:
     assert [e.where for e in conll(path).read("train")] == ["a.conll line 2", "a.conll line 6"]
     path = write(tmp_path / "a.csv", "text,label\nx,1\ny,2\n")
     assert [e.place("valid", 0) for e in files(path).read("valid")] == ["a.csv line 2 (valid)", "a.csv line 3 (valid)"]
+
+
+def test_examples_know_their_lines_in_the_file_when_a_share_of_it_is_cut_out(tmp_path: Path) -> None:
+    csv = write(tmp_path / "a.csv", "text,label\n" + "".join(f'"t{i}\n",{i}\n\n' for i in range(10)))
+    read = [example for split in SPLITS for example in files(csv, valid=None, test=None).read(split)]
+    assert {e.line: e.target for e in read} == {2 + 3 * i: str(i) for i in range(10)}
+    lines = write(tmp_path / "a.jsonl", '{"text": "x", "label": 1}\n\n{"text": "y", "label": 2}\n')
+    assert [e.line for e in files(lines).read("train")] == [1, 3]
+    parquet.write_table(pyarrow.table({"text": ["a", "b"], "label": ["1", "2"]}), tmp_path / "a.parquet")
+    assert [e.line for e in files(tmp_path / "a.parquet").read("train")] == [1, 2]
+    assert [e.line for e in conll(write(tmp_path / "a.conll", "\na O\nb O\n\nc O\n")).read("train")] == [2, 5]
