@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -14,7 +15,7 @@ from seqbench.board.entries import Entry, Expected
 from seqbench.board.identity import Flat
 from seqbench.board.model import Column, Row, Run
 from seqbench.board.text import Scale
-from seqbench.record import SplitFacts, TaskFacts
+from seqbench.record import DataFile, SplitFacts, TaskFacts
 from seqbench.records.memo import Memo
 
 
@@ -33,6 +34,9 @@ class Item:
     row: str = ""
     column: str = ""
     run: Run | None = None  # of the entry, once row and column are known
+
+
+Groups = dict[tuple[str, str], tuple[Flat, list[Item]]]  # columns of one name: by task and by data
 
 
 def items_of(entries: Sequence[Entry], expected: Sequence[Expected]) -> list[Item]:
@@ -77,7 +81,7 @@ def columns_of(items: Sequence[Item], split: str) -> list[Column]:
     by_label: dict[str, list[Item]] = {}
     for item in items:
         by_label.setdefault(item.task_label, []).append(item)
-    columns = []
+    found: dict[str, Groups] = {}
     flatten, frozen, facts_of = Memo(identity.flatten), Memo(identity.frozen), Memo(_data_facts)
     nothing: dict[str, Any] = {}
     for label, members in sorted(by_label.items()):
@@ -91,35 +95,75 @@ def columns_of(items: Sequence[Item], split: str) -> list[Column]:
         for base, fact in zip(bases, facts, strict=True):
             if fact is not None:
                 common.setdefault(base, Counter())[frozen(fact)] += 1
-        keyed: dict[str, tuple[Flat, list[Item]]] = {}
+        keyed = found.setdefault(label, {})
         for item, flat, base, fact in zip(members, flats, bases, facts, strict=True):
             # a run without finished data (failed, not run) goes where its task's finished ones are
             key = frozen(fact) if fact else common[base].most_common(1)[0][0] if base in common else ""
-            keyed.setdefault(f"{base} {key}", ({**flat, **(fact or {})}, []))[1].append(item)
+            keyed.setdefault((base, key), ({**flat, **(fact or {})}, []))[1].append(item)
+    notices = _join_renamed(found)
+    columns = []
+    for label, keyed in found.items():
         groups = sorted(keyed.values(), key=lambda group: identity.frozen(group[0]))
         for (_, group), words in zip(groups, identity.distinctions([flat for flat, _ in groups]), strict=True):
-            column = _named_column(label, words, group)
+            column = _named_column(label, words, group, notices.get(id(group), ()))
             for item in group:
                 item.column = column.id
             columns.append(column)
     return columns
 
 
+def _join_renamed(found: Mapping[str, Groups]) -> dict[int, tuple[str, ...]]:
+    """Put runs on the same bytes of own data under one name, the newest run's, where their files' names alone differ.
+
+    A sentence of it for each group (by its list's identity) that has some of another name.
+    """
+    same: dict[tuple[str, tuple[str, str]], list[str]] = {}
+    for label, keyed in found.items():
+        for key, (_, group) in keyed.items():
+            if key[1] and _has_the_files_name(label, group):
+                same.setdefault((group[0].task, key), []).append(label)
+    told: dict[int, tuple[str, ...]] = {}
+    for (_, key), labels in same.items():
+        if len(labels) < 2:
+            continue
+        groups = {label: found[label][key][1] for label in labels}
+        name = max(labels, key=lambda label: max(i.entry.record.started for i in groups[label] if i.entry))
+        others = [label for label in labels if label != name]
+        for label in others:
+            groups[name].extend(found[label].pop(key)[1])
+        told[id(groups[name])] = (f"{name}: the same data, by its checksums, was also run as {', '.join(others)}",)
+    return told
+
+
+def _has_the_files_name(label: str, group: Sequence[Item]) -> bool:
+    """Whether a column was named by SeqBench, of the file that it reads, and not by `task_label`."""
+    named = label.startswith(f"{group[0].task}: ")
+    return named and all(item.config.get("task_label") != label for item in group)
+
+
 def _facts_of(item: Item, split: str, of: Memo[Flat]) -> Flat | None:
     if item.entry is None or split not in item.entry.record.splits:
         return None
-    return of(item.entry.record.task, item.entry.record.splits[split])
+    record = item.entry.record
+    return of(record.task, record.splits[split], record.data)
 
 
-def _data_facts(task: TaskFacts, facts: SplitFacts) -> Flat:
-    return {"version": task.version, "data_version": task.data_version, "examples": facts.sha256}
+def _data_facts(task: TaskFacts, facts: SplitFacts, data: Sequence[DataFile]) -> Flat:
+    """What the scores are of; of a user's own files all bytes: test examples don't tell what was trained on."""
+    found: Flat = {"version": task.version, "data_version": task.data_version, "examples": facts.sha256}
+    own = [fact.sha256 for fact in data if _is_own(fact)]
+    return {**found, "files": hashlib.sha256(" ".join(own).encode()).hexdigest()} if own else found
+
+
+def _is_own(fact: DataFile) -> bool:
+    return fact.url == f"file:{fact.name}"
 
 
 def _places(members: Sequence[Item]) -> set[str]:
     """Names of the files that the records were made of, as far as they are files of the user's own."""
     lists = {id(item.entry.record.data): item.entry.record.data for item in members if item.entry}
     data = [fact for facts in lists.values() for fact in facts]
-    return {fact.name for fact in data if fact.url == f"file:{fact.name}"}
+    return {fact.name for fact in data if _is_own(fact)}
 
 
 def _without(flat: Flat, places: set[str]) -> Flat:
@@ -129,7 +173,7 @@ def _without(flat: Flat, places: set[str]) -> Flat:
     return {key: v for key, v in flat.items() if not (isinstance(v, str) and PurePath(v).name in places)}
 
 
-def _named_column(label: str, words: str, group: Sequence[Item]) -> Column:
+def _named_column(label: str, words: str, group: Sequence[Item], notices: tuple[str, ...]) -> Column:
     facts = next((item.entry.record.task for item in group if item.entry), None)
     return Column(
         id=f"{label} {words}".strip(),
@@ -142,7 +186,7 @@ def _named_column(label: str, words: str, group: Sequence[Item]) -> Column:
         scale=Scale(unit="", factor=1.0, digits=3),
         examples=None,
         machines=(),
-        notices=(),
+        notices=notices,
     )
 
 

@@ -168,7 +168,7 @@ def _with_facts(column: Column, records: Sequence[Any], split: str) -> Column:
         scale=scale(scores[0].unit, values, per_example.bounds(scores[0].target) if scores[0].unit == "%" else None),
         examples=counts.most_common(1)[0][0],
         machines=tuple(machine for machine, _ in machines.most_common()),
-        notices=tuple(notices),
+        notices=(*column.notices, *notices),
     )
 
 

@@ -396,6 +396,31 @@ def test_columns_of_own_data_have_the_names_of_their_files(tmp_path: Path) -> No
     assert board_of(tmp_path).columns[-1].task == "own_classification"
 
 
+def test_own_data_under_a_new_name_is_the_same_column(tmp_path: Path) -> None:
+    """Its bytes count; the newest run's name stands, and the other is told. A name that was given is the user's."""
+
+    def ran(name: str, sha256: str, encoder: str, **keys: Any) -> None:
+        file = DataFile(name=name, url=f"file:{name}", sha256=sha256)
+        keys = {"task_label": f"own_classification: {name}", **keys}
+        record = made.write(
+            tmp_path, task="own_classification", encoder=encoder, files=[file], task__data__rows=f"in/{name}", **keys
+        )
+        Store(tmp_path).write(record.model_copy(update={"started": f"2026-01-0{len(list(tmp_path.iterdir()))}"}))
+
+    ran("reviews.csv", "a" * 64, "lstm")
+    ran("opinions.csv", "a" * 64, "gru")
+    [column] = board_of(tmp_path).columns
+    assert column.label == "own_classification: opinions.csv"
+    assert column.notices[0].endswith("checksums, was also run as own_classification: reviews.csv")
+    ran("opinions.csv", "b" * 64, "tcn")  # the same test examples: another training part
+    ran("reviews.csv", "a" * 64, "cnn", task_label="stars")
+    assert [column.label for column in board_of(tmp_path).columns] == [
+        "own_classification: opinions.csv (files=a0fab1)",
+        "own_classification: opinions.csv (files=ffe054)",
+        "stars",
+    ]
+
+
 def test_a_plans_labels_count_on_its_board(tmp_path: Path) -> None:
     """Records that another study made under other names share a row with those of this one."""
     records = [made.write(tmp_path, seed=seed, label=f"theirs {seed}") for seed in (0, 1)]
