@@ -147,13 +147,23 @@ def method(board: Board) -> str:
         f"Scores are means over seeds on the {board.split} split; {level} intervals are over seeds and examples "
         "together, by their variance components, and where there is one seed over its examples alone. "
         f"Bold: the best of a task and every row that could not be told from it, if only since nothing is known of "
-        f"its error, paired on examples{_corrected(board)}. {alone}"
+        f"its error, paired on examples{_corrected(board)}. {_beside(board)}{alone}"
         "Mean rank and win rate are over the tasks where a row has a place, among all rows but the trivial ones; their "
         "intervals are over new seeds and examples of the same tasks, and too narrow for a row's true rank where rows "
         "are close, more so with one seed a row. "
         "IQM: interquartile mean of the runs' scores, in per cent of the way from the trivial row to the best of the "
         "board or the best known. Runs that failed are not averaged into scores: "
-        "a cell without any other ranks last, and in the IQM each counts as 0."
+        f"a cell without any other ranks last, and in the IQM each counts as 0.{_columns(board)}"
+    )
+
+
+def _columns(board: Board) -> str:
+    """Why a task is there more than once, where one is."""
+    if max(Counter(column.task for column in board.columns).values(), default=0) < 2:
+        return ""
+    return (
+        " A task is its data, its metrics and its decoding together, so runs that differ in one of them (greedy search "
+        "and beams) are scores of different tasks: columns, not rows."
     )
 
 
@@ -166,6 +176,17 @@ def _corrected(board: Board) -> str:
         return f"{level} (one comparison, so without a correction)"
     over = f"the {board.comparisons} comparisons of the board (all pairs of rows of a task)"
     return f"{level} after Holm's correction over {over}"
+
+
+def _beside(board: Board) -> str:
+    """Why a tie and the interval of a difference may disagree: two rules, of which the tie's is the more careful."""
+    if board.comparisons == 0:
+        return ""
+    corrected = " and uncorrected" if board.comparisons > 1 else ""
+    return (
+        f"The interval of a bold row's difference from the best is for that one difference{corrected}, and narrower "
+        "than what a tie goes by, so it may leave out 0: that alone is no proof that the row is worse. "
+    )
 
 
 def difference(cell: Cell, column: Column, board: Board) -> str:

@@ -71,7 +71,16 @@ def test_many_equal_rows_are_seldom_told_apart(tmp_path: Path) -> None:
             made.write(tmp_path, task="etth1", encoder=f"e{row}", seed=seed, statistics={"value": values})
     board = board_of(tmp_path)
     assert board.comparisons == 15
+    assert "for that one difference and uncorrected, and narrower" in words.method(board)
     assert all(found.tied and found.places == (1, 6) for found in board.cells.values())
+
+
+def test_a_task_of_two_decodings_says_why_it_has_two_columns(tmp_path: Path) -> None:
+    made.write(tmp_path, task__data__rows=900)
+    assert "columns, not rows" not in words.method(board_of(tmp_path))
+    made.write(tmp_path, task__data__rows=901)
+    assert len(board_of(tmp_path).columns) == 2
+    assert "are scores of different tasks: columns, not rows" in words.method(board_of(tmp_path))
 
 
 def test_what_nothing_is_known_of_counts_as_not_told(tmp_path: Path) -> None:
