@@ -1,11 +1,12 @@
-"""What a run says at its end: its scores as a small table, and where the record is."""
+"""What a run says at its end: its scores as a small table, its cost in a line, and where the record is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from seqbench.record import Record, ScoreFacts
+from seqbench.board import text
+from seqbench.record import Cost, Record, ScoreFacts
 
 
 @dataclass
@@ -44,7 +45,19 @@ def describe(record: Record, results: Path, *, skipped: bool) -> str:
         + "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
         for row in rows
     ]
-    return "\n".join([*lines, f"record: {path}"])
+    return "\n".join([*lines, *_cost(record.cost), f"record: {path}"])
+
+
+def _cost(cost: Cost) -> list[str]:
+    """One line of what was measured, as a board writes it: parameters, seconds of training, its speed, memory."""
+    measured = [
+        (cost.parameters, text.size(cost.parameters), "parameters"),
+        (cost.train_seconds, text.seconds(cost.train_seconds), "of training"),
+        (cost.train_tokens_per_second, text.size(cost.train_tokens_per_second), "tokens/s"),
+        (cost.peak_memory_mib, text.mebibytes(cost.peak_memory_mib), "at the peak"),
+    ]
+    told = ", ".join(f"{written} {of}" for value, written, of in measured if value is not None)
+    return [f"cost: {told}"] if told else []
 
 
 def number(score: ScoreFacts | None) -> str:

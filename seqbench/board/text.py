@@ -79,6 +79,13 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
+def mebibytes(value: float | None) -> str:
+    """`840 MiB`, `12.3 GiB`."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:.0f} MiB" if value < 10240 else f"{value / 1024:.1f} GiB"
+
+
 def one_line(text: str, limit: int = 160) -> str:
     """Text without line breaks, cut at `limit`."""
     flat = " ".join(text.split())

@@ -62,7 +62,7 @@ def cost(key: str, value: float | None) -> str:
     if form == "s":
         return text.seconds(value)
     if form == "mib":
-        return text.DASH if value is None else f"{value:.0f} MiB" if value < 10240 else f"{value / 1024:.1f} GiB"
+        return text.mebibytes(value)
     return text.size(value)
 
 
