@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from encoders.base import Decoder, Encoder, InputSpec, Sequences
 from tasks import sources
 from tasks.base import Accounting, Batch, Output, Task
-from tasks.data.base import SPLITS, DataError, DataSet
+from tasks.data.base import SPLITS, DataError, DataSet, Example
 from tasks.metrics.base import Metric
 from tasks.readout import auxiliary, linear, pool, resolve
 from tasks.streams import Streams
@@ -82,7 +83,7 @@ class Classification(Task):
         if self.tokenizer is not None:
             self.tokenizer.fit([text for example in self.examples["train"] for text in sources.texts(example.source)])
             end = self.tokenizer.specials.eos if self.readout == "echo" else None
-        self.classes = class_names([example.target for example in self.examples["train"]])
+        self.classes = class_names(self.examples["train"])
         self.streams.fit(self.examples["train"])
         places = {name: k for k, name in enumerate(self.classes)}
         for split in SPLITS:
@@ -189,15 +190,19 @@ def _unseen(target: Any, classes: list[Any], where: str) -> str:
     )
 
 
-def class_names(targets: list[Any]) -> list[Any]:
+def class_names(examples: Sequence[Example]) -> list[Any]:
     """Sorted names, all str, all int or all bool. Raises DataError for other types and for fewer than two classes."""
+    targets = [example.target for example in examples]
     kinds = {type(target) for target in targets}
     if len(kinds) != 1 or not kinds <= {str, int, bool}:
         raise DataError(
-            "train: classes must be all text, all whole numbers or all true and false,"
-            f" found {', '.join(sorted(k.__name__ for k in kinds))}"
+            f"{examples[0].place('train', 0)} and others: classes must be all text, all whole numbers or all true and"
+            f" false, found {', '.join(sorted(k.__name__ for k in kinds))}; own data: task.data.target_type=text"
         )
     names = sorted(set(targets))
     if len(names) < 2:
-        raise DataError(f"train: classification needs two classes or more, found only {names}")
+        place = examples[0].place("train", 0)
+        raise DataError(
+            f"{place} and all other training rows: the class is {names[0]!r}; classification needs two classes or more"
+        )
     return names

@@ -84,8 +84,10 @@ class Labelling(Task):
         counts = _counts(self.examples["train"])
         kinds = {type(tag) for tag in counts}
         if len(counts) < 2 or len(kinds) != 1:
+            place = self.examples["train"][0].place("train", 0)
             raise DataError(
-                f"train: labelling needs two tags or more, all text or all numbers; found {list(counts)[:5]}"
+                f"{place} and all others: labelling needs two tags or more, all text or all numbers; found"
+                f" {list(counts)[:5]}"
             )
         self.tags = sorted(counts)
         self.place = {tag: k for k, tag in enumerate(self.tags)}

@@ -79,7 +79,10 @@ class Regression(Task):
             self.targets[split] = _numbers(self.examples[split], split)
         self.mean, self.std = float(self.targets["train"].mean()), float(self.targets["train"].std())
         if not self.std > 0:
-            raise DataError(f"train: all targets are {self.mean:g}; there is nothing to learn")
+            place = self.examples["train"][0].place("train", 0)
+            raise DataError(
+                f"{place} and all other training rows: all targets are {self.mean:g}; there is nothing to learn"
+            )
         self.paired = isinstance(self.examples["train"][0].source, tuple)
         if self.tokenizer is not None:
             self.tokenizer.fit([text for example in self.examples["train"] for text in sources.texts(example.source)])

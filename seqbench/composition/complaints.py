@@ -96,6 +96,8 @@ def _unknown_key(key: str, overrides: Sequence[str], loader: ConfigLoader) -> st
             parent = ".".join(parts[:i])
             known = {str(name) for name in node if name != "hydra"} | (set() if i else {*groups(loader)} - {"hydra"})
             near = suggest(part, sorted(known), f"{parent}." if parent else "")
+            if below := _below(node, part):  # task.data.target, for task.data.columns.target
+                near = f" (did you mean {'.'.join([*parts[:i], below])}?)"
             typed = next((o for o in overrides if o.startswith(key + "=")), f"{key}=VALUE")
             if other := _in_other_reader(parent, part, node):
                 return f"{key}: no such key of this reader of data; own_data@{parent}={other} has it"
@@ -107,6 +109,14 @@ def _unknown_key(key: str, overrides: Sequence[str], loader: ConfigLoader) -> st
         node = OmegaConf.select(node, part, throw_on_missing=False)
     typed = next((o for o in overrides if o.startswith(key + "=")), f"{key}=VALUE")
     return f"{key}: what stands there has not all of these keys; to add them write +{typed}"
+
+
+def _below(node: DictConfig, part: str) -> str | None:
+    """The key of that name one section down, if there is exactly one."""
+    sections = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(sections, dict)
+    found = [name for name, section in sections.items() if isinstance(section, dict) and part in section]
+    return f"{found[0]!s}.{part}" if len(found) == 1 else None
 
 
 def _may_take(node: DictConfig, part: str, setting: str, overrides: Sequence[str]) -> bool:

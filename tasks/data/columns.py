@@ -79,10 +79,12 @@ class Columns:
 
     def example(self, row: Mapping[str, Any], where: str, line: int) -> Example:
         """The example of a row at `where`, its `line`. Raises DataError for an empty or unfit value."""
-        parts = tuple(_value(row[name], self.source_type, f"{where}, column {name!r}") for name in self.source)
-        target = _value(row[self.target], self.target_type, f"{where}, column {self.target!r}")
+        parts = tuple(
+            _value(row[name], self.source_type, f"{where}, column {name!r}", "source") for name in self.source
+        )
+        target = _value(row[self.target], self.target_type, f"{where}, column {self.target!r}", "target")
         streams: dict[str, Any] = {
-            role: _value(row[name], "words", f"{where}, column {name!r}") for role, name in self.streams.items()
+            role: _value(row[name], "words", f"{where}, column {name!r}", role) for role, name in self.streams.items()
         }
         streams |= {
             role: _numbers(row[name], f"{where}, column {name!r}") for role, name in self.number_streams.items()
@@ -91,7 +93,12 @@ class Columns:
         return Example(source=source, target=target, streams=streams, where=where, line=line)
 
 
-def _value(value: Any, kind: TargetType, where: str) -> Any:
+def _value(value: Any, kind: TargetType, where: str, role: str) -> Any:
+    if isinstance(value, bytes):  # text of a Parquet file whose writer did not say so
+        try:
+            value = value.decode()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: byte 0x{value[error.start]:02x} is not UTF-8; save the column as text") from None
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise DataError(f"{where}: the value is missing; fill it in or take the row out")
     if isinstance(value, str) and not value.strip():
@@ -101,7 +108,7 @@ def _value(value: Any, kind: TargetType, where: str) -> Any:
     if kind == "words":
         return _words(value, where)
     if isinstance(value, (list, dict)):
-        raise DataError(f"{where}: {value!r:.60} is not text; lists of words need task.data.source_type=words")
+        raise DataError(f"{where}: {value!r:.60} is not text; lists of words need task.data.{role}_type=words")
     return _text(str(value), where)
 
 
@@ -116,10 +123,11 @@ def _text(value: str, where: str) -> str:
 def _number(value: Any, where: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
         remedy = "; true and false are classes: task.data.target_type=text" if isinstance(value, bool) else ""
+        remedy = "; decimals are written with a point" if isinstance(value, str) and "," in value else remedy
         raise DataError(f"{where}: {value!r:.60} is not a finite number{remedy}")
     return number
 

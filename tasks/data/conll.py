@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tasks.data.base import DataError, Example, FileFact, Stream
-from tasks.data.files import existing, facts, text_of
+from tasks.data.files import JSON_LINES, existing, facts, text_of
 from tasks.data.shares import OwnData
 
 NO_WORD = re.compile(r"\d+[-.]\d+$")  # CoNLL-U: 8-9 spans the words 8 and 9, 8.1 is a word that was left out
@@ -53,10 +53,20 @@ class Conll(OwnData):
 
     def identity(self) -> list[FileFact]:
         """The files' checksums; their addresses are their names."""
+        self._check_formats()
         return facts(self.places)
+
+    def _check_formats(self) -> None:
+        for split, path in existing(self.places).items():
+            if path.suffix.lower() in (*JSON_LINES, ".parquet"):
+                raise DataError(
+                    f"task.data.{split}: {path.name} has no word a line; a table with lists of words is read by"
+                    " own_data@task.data=files task.data.source_type=words task.data.target_type=words"
+                )
 
     def check(self) -> None:
         """The files are there, not empty, and their first line has the columns."""
+        self._check_formats()
         for split, path in existing(self.places).items():
             if not self._sentences(path, only_first=True):
                 raise DataError(f"task.data.{split}: {path.name} has no sentences")
@@ -102,6 +112,11 @@ class Conll(OwnData):
         if len(fields) != width:
             raise DataError(
                 f"{where}: {len(fields)} columns, the first line has {width} (task.data.separator={self.separator})"
+            )
+        if width == 1:
+            raise DataError(
+                f"{where}: one column by task.data.separator={self.separator}, where a word and its tag belong;"
+                " CSV with a header line is read by own_data@task.data=files"
             )
         for key, column in (
             ("word_column", self.word_column),

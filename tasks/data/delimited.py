@@ -70,6 +70,8 @@ def _remedy(delimiter: str, quoted: bool) -> str:
 def _check_delimiter(text: str, where: str, delimiter: str, quoted: bool, columns: Columns, *, single: bool) -> None:
     """Raise DataError if another delimiter finds the columns, or several where this one finds but a `single` one."""
     line = next(line for line in BREAK.split(text) if line)
+    if note := re.fullmatch("sep=(.)", line, re.IGNORECASE):
+        raise DataError(f"{where}: {line!r} is a note to Excel, not the header; take it out and set {_typed(note[1])}")
     found = {
         other: next(csv.reader([line], delimiter=other, quoting=_quoting(quoted)))
         for other in LOOKED_FOR
@@ -77,11 +79,15 @@ def _check_delimiter(text: str, where: str, delimiter: str, quoted: bool, column
     }
     best = max(found, key=lambda other: (set(columns.names) <= set(found[other]), len(found[other])))
     if set(columns.names) <= set(found[best]) or (single and len(found[best]) > 1):
-        typed = "task.data.delimiter=tab" if best == "\t" else f"'task.data.delimiter=\"{best}\"'"
         raise DataError(
             f"{where}: no columns by {_named(delimiter)}; the file looks separated by {_named(best)}, which finds"
-            f" {', '.join(map(repr, found[best]))}.\nIf it is, set {typed}"
+            f" {', '.join(map(repr, found[best]))}.\nIf it is, set {_typed(best)}"
         )
+
+
+def _typed(delimiter: str) -> str:
+    """The override, as a shell takes it."""
+    return "task.data.delimiter=tab" if delimiter == "\t" else f"'task.data.delimiter=\"{delimiter}\"'"
 
 
 def _named(delimiter: str) -> str:

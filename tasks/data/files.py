@@ -112,7 +112,10 @@ class Files(OwnData):
 
 
 def _json_lines(path: Path) -> Rows:
-    for number, line in enumerate(text_of(path).split("\n"), 1):
+    text = text_of(path)
+    if _is_list_of_objects(text):
+        raise DataError(f"{path.name}: a JSON list, not an object {{...}} a line\nconvert it: jq -c '.[]' OLD > NEW")
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path.name} line {number}"
@@ -120,9 +123,21 @@ def _json_lines(path: Path) -> Rows:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{where}: not JSON ({error.msg} at character {error.colno})") from None
+        except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists a thousand deep
+            raise DataError(f"{where}: JSON that can't be read ({error!s:.70})") from None
         if not isinstance(row, dict):
             raise DataError(f"{where}: each line must be an object {{...}}, this one is a {type(row).__name__}")
         yield where, number, row
+
+
+def _is_list_of_objects(text: str) -> bool:
+    if not text.lstrip().startswith("["):
+        return False
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return bool(found) and all(isinstance(item, dict) for item in found)
 
 
 def _parquet(path: Path, columns: Columns) -> Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ class OwnData(DataSet):
         self, *, places: Mapping[str, str | None], valid_share: float, test_share: float, split_seed: int
     ) -> None:
         cut = {"test": test_share, "valid": valid_share}
-        self.places = dict(places)
+        self.places = {split: place and os.path.expanduser(place) for split, place in places.items()}
         self.shares = {split: share for split, share in cut.items() if self.places[split] is None}
         if sum(self.shares.values()) >= 1:
             raise ValueError(f"valid_share: with test_share it takes {sum(self.shares.values()):g}; keep below 1")
@@ -56,8 +57,11 @@ class OwnData(DataSet):
         keys = [_key(example.source, self.split_seed) for example in examples]
         order = sorted(set(keys))
         if self.shares and len(order) < len(self.shares) + 1:
+            missing = " and ".join(self.shares)
             raise DataError(
-                f"task.data.train: {len(order)} different sources can't be cut into train, {' and '.join(self.shares)}"
+                f"task.data.train: {os.path.basename(self.places['train'] or '')} has {len(order)} different"
+                f" source{'s' if len(order) > 1 else ''}, too few to cut {missing} out; add rows, or a file for each:"
+                f" {' '.join(f'task.data.{split}=...' for split in self.shares)}"
             )
         side: dict[str, str] = {}
         start = 0

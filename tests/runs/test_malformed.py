@@ -65,7 +65,24 @@ DATA = [
         ),
         ("a list for an object", "task.data.train=a.jsonl", "a.jsonl line 1", data("a.jsonl", "[1]\n")),
         ("no Parquet", "task.data.train=a.parquet", "a.parquet", data("a.parquet", "nothing like it")),
-        ("an open quotation mark", "task.data.train=a.csv", "a.csv", data("a.csv", 'text,label\n"a,b\n')),
+        (
+            "an open quotation mark",
+            "task.data.train=a.csv",
+            "a.csv line 3: a quotation mark opens a field here and nothing closes it",
+            data("a.csv", 'text,label\na,b\n"a,b\nc,d\n'),
+        ),
+        (
+            "semicolons for commas",
+            "task.data.train=a.csv",
+            "looks separated by ';', which finds 'text', 'label'. If it is, set 'task.data.delimiter=\";\"'",
+            data("a.csv", CSV.replace(",", ";")),
+        ),
+        (
+            "one class alone",
+            "task.data.train=a.csv",
+            "a.csv line 2 (train) and all other training rows: the class is 'y'",
+            data("a.csv", "text,label\n" + "".join(f"t{i},y\n" for i in range(9))),
+        ),
         ("nothing to validate on", "task.data.train=a.csv task.data.valid_share=0.0", "valid", data("a.csv", CSV)),
     ]
 ]

@@ -157,6 +157,11 @@ PAIRS = [
         ("no such checkpoint", "encoder=pretrained encoder.path=nowhere/at/all task=sst2", "encoder.path"),
         ("no file of one's own", "encoder=bag task=own_classification", "task.data.train: missing; give it a value"),
         (
+            "a key of a section below",
+            "encoder=bag task=own_classification task.data.train=a.csv task.data.target=stars",
+            "task.data.target: no such key (did you mean task.data.columns.target?)",
+        ),
+        (
             "a column of tables for CoNLL",
             "encoder=bag task=own_labelling task.data.train=tags.jsonl task.data.columns.source=tokens",
             "task.data.columns.source: no such key of this reader of data; own_data@task.data=files has it",

@@ -132,6 +132,12 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ),
     ("a.csv", '"text";"label"\n"x";"1"\n', {}, r"looks separated by ';', which finds 'text', 'label'\."),
     ("a.csv", "a\tstars\nx\t1\n", {}, r"looks separated by a tab, .* 'a', 'stars'\.\n.* task\.data\.delimiter=tab"),
+    (
+        "a.csv",
+        "sep=;\ntext;label\nx;1\n",
+        {},
+        r"line 1: 'sep=;' is a note to Excel, .* set 'task\.data\.delimiter=\";\"'",
+    ),
     ("a.tsv", "text,label\nx,1\n", {}, r"by a tab; the file looks separated by ','"),
     ("a.csv", "a,x;label;text\nx,1\n", {}, r"looks separated by ';'"),
     ("a.csv", "a,x;y;z\nx,1\n", {}, r"no column 'text'; there are: 'a', 'x;y;z'"),
@@ -154,6 +160,17 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
     ("a.csv", "text,label\nx,nan\n", {"target_type": "number"}, r"column 'label': 'nan' is not a finite number"),
     ("a.csv", "text,label\nx,two\n", {"target_type": "number"}, r"line 2, column 'label': 'two' is not a finite"),
     ("a.jsonl", '{"text": "x", "label": 1}\n{"text": "y", \n', {}, r"a\.jsonl line 2: not JSON \(.* at character"),
+    ("a.jsonl", '[{"text": "x",\n "label": 1}]', {}, r"a\.jsonl: a JSON list, not an object .*\nconvert it: jq -c"),
+    ("a.jsonl", '{"text": "x", "label": ["y"]}\n', {}, r"\['y'\] is not text; .*task\.data\.target_type=words"),
+    (
+        "a.csv",
+        'text,label\nx,"1,5"\n',
+        {"target_type": "number"},
+        r"'1,5' is not a .*; decimals are written with a point",
+    ),
+    ("a.jsonl", f'{{"text": "x", "label": {"1" * 5000}}}', {}, r"a\.jsonl line 1: JSON that can't be read \(Exceeds"),
+    ("a.jsonl", f'{{"text": {"[" * 99999}', {}, r"a\.jsonl line 1: JSON that can't be read \(maximum recursion"),
+    ("a.jsonl", f'{{"text": "x", "label": {"1" * 500}}}', {"target_type": "number"}, r"1+ is not a finite number"),
     ("a.jsonl", '["x", 1]\n', {}, r"a\.jsonl line 1: each line must be an object \{\.\.\.\}, this one is a list"),
     ("a.jsonl", '{"text": "x", "label": 1}\n{"text": "y"}\n', {}, r"a\.jsonl line 2: no column 'label'"),
     ("a.jsonl", '{"text": "x", "label": null}\n', {}, r"line 1, column 'label': the value is missing"),
@@ -247,9 +264,34 @@ def test_shares_are_exact_seeded_and_keep_equal_sources_together(tmp_path: Path)
     assert len({x for x, _ in pairs(kept, "valid")}) == 20
 
 
+def test_text_that_parquet_holds_as_bytes(tmp_path: Path) -> None:
+    parquet.write_table(pyarrow.table({"text": ["é".encode()], "label": [b"1"]}), tmp_path / "a.parquet")
+    assert pairs(files(tmp_path / "a.parquet")) == [("é", "1")]
+    parquet.write_table(pyarrow.table({"text": [b"x", b"caf\xe9"], "label": ["1", "2"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet row 2, column 'text': byte 0xe9 is not UTF-8"):
+        pairs(files(tmp_path / "a.parquet"))
+
+
+def test_a_home_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "a.csv", "text,label\nx,1\n")
+    assert pairs(files(Path("~/a.csv"))) == [("x", "1")]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_tables_are_told_to_the_reader_of_words_a_line(tmp_path: Path, name: str) -> None:
+    data = conll(write(tmp_path / name, '{"words": ["a"], "tags": ["X"]}\n'))
+    for asked in (data.identity, data.check):
+        with pytest.raises(DataError, match=rf"train: {name} has no word a line; .* own_data@task\.data=files"):
+            asked()
+
+
 def test_a_share_of_too_little(tmp_path: Path) -> None:
     path = write(tmp_path / "a.csv", "text,label\nx,1\nx,2\ny,1\n")
-    with pytest.raises(DataError, match="2 different sources can't be cut into train, test and valid"):
+    with pytest.raises(
+        DataError,
+        match=r"train: a\.csv has 2 different sources, too few to cut test and valid out; .* task\.data\.test=",
+    ):
         files(path, valid=None, test=None).read("train")
     data = files(path, valid=None)
     assert {len({x for x, _ in pairs(data, split)}) for split in ("train", "valid")} == {1}
@@ -287,7 +329,7 @@ def test_conllu(tmp_path: Path) -> None:
         ("a N\n", {"tag_column": 2}, r"line 1: task\.data\.tag_column=2, but the line has 2 columns"),
         ("a N\n", {"word_column": -2, "tag_column": 0}, r"line 1: .* are the same of 2 columns"),
         ("a\tN\n\tN\n", {"separator": "tab"}, r"line 2: column 0 \(task\.data\.word_column\) is empty"),
-        ("a N\n", {"separator": "tab"}, r"line 1: task.data.word_column and tag_column are the same of 1 columns"),
+        ("a N\n", {"separator": "tab"}, r"line 1: one column by task\.data\.separator=tab, where a word and its tag"),
         ("\n\n", {}, r"task\.data\.train: a\.conll has no sentences"),
         (b"a N\n\xff N\n", {}, r"a\.conll line 2: byte 0xff is not UTF-8"),
     ],
