@@ -56,11 +56,13 @@ def as_asked(record: Record, config: RunConfig) -> Record:
 def _moved(record: Record, config: RunConfig) -> bool:
     """Whether the record's column has the name of a file that has another by now; its content is in the id."""
     then, now = ((tree.get("task") or {}).get("data") for tree in (record.config, {"task": config.task}))
-    if not isinstance(then, dict) or not isinstance(now, dict) or then == now:
+    start, _, name = record.task.label.partition(": ")
+    if not isinstance(then, dict) or not isinstance(now, dict) or start != record.task.name or not name:
         return False
     places = [value for key, value in then.items() if isinstance(value, str) and value != now.get(key)]
-    start, _, name = record.task.label.partition(": ")
-    return start == record.task.name and any(Path(name).name == Path(place).name for place in places)
+    left = [value for value in now.values() if isinstance(value, str)]
+    file = Path(name).name
+    return file in (Path(place).name for place in places) or file not in (Path(place).name for place in left)
 
 
 def _short(place: str) -> str:

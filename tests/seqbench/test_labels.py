@@ -65,7 +65,10 @@ def test_a_column_has_the_name_that_its_file_has_now(tmp_path: Path) -> None:
     again = run(config(*plain, f"task.data.train={new}"))
     assert (again.skipped, again.record.id) == (True, first.record.id)
     assert again.record.task.label == "own_classification: new.csv"
-    new.rename(old)
+    third = new.rename(tmp_path / "third.csv")
+    assert run(config(*plain, f"task.data.train={third}")).record.task.label == "own_classification: third.csv"
+    third.rename(old)
+    assert run(config(*plain, f"task.data.train={old}")).record.task.label == "own_classification: old.csv"
     typed = run(config(*plain, f"task.data.train={old}", "task_label=Mine"))
     old.rename(new)
     kept = run(config(*plain, f"task.data.train={new}"))
