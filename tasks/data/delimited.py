@@ -80,8 +80,8 @@ def _check_delimiter(text: str, where: str, delimiter: str, quoted: bool, column
     best = max(found, key=lambda other: (set(columns.names) <= set(found[other]), len(found[other])))
     if set(columns.names) <= set(found[best]) or (single and len(found[best]) > 1):
         raise DataError(
-            f"{where}: no columns by {_named(delimiter)}; the file looks separated by {_named(best)}, which finds"
-            f" {', '.join(map(repr, found[best]))}.\nIf it is, set {_typed(best)}"
+            f"{where}: no columns by {_named(delimiter)}; the file looks separated by {_named(best)}: set"
+            f" {_typed(best)}\nIts columns are then: {', '.join(map(repr, found[best]))}"
         )
 
 

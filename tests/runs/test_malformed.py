@@ -74,7 +74,7 @@ DATA = [
         (
             "semicolons for commas",
             "task.data.train=a.csv",
-            "looks separated by ';', which finds 'text', 'label'. If it is, set 'task.data.delimiter=\";\"'",
+            "looks separated by ';': set 'task.data.delimiter=\";\"' Its columns are then: 'text', 'label'",
             data("a.csv", CSV.replace(",", ";")),
         ),
         (
