@@ -89,8 +89,16 @@ def _application(
 ) -> None:
     """What `hydra.main` does, with a loader that lets no config file run anything (seqbench/composition/guard.py)."""
     version.setbase("1.3")
-    app = Hydra(task_name=config_name, config_loader=own_loader(options.config_dir))
+    loader = own_loader(options.config_dir)
+    app = Hydra(task_name=config_name, config_loader=loader)
     GlobalHydra.instance().initialize(app)
+    with loader.keeping_files():  # a plan composes of the files that Hydra has read
+        _apply(app, config_name, job, parser, options)
+
+
+def _apply(
+    app: Hydra, config_name: str, job: Callable[[DictConfig], None], parser: ArgumentParser, options: Namespace
+) -> None:
     named: Any = {"config_name": config_name, "overrides": options.overrides}
     if options.help:
         app.app_help(config_name=config_name, args_parser=parser, args=options)

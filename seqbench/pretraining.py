@@ -98,18 +98,18 @@ def _trained_on(node: Any, path: str, allowed: list[str]) -> Any:
     return found
 
 
-def check(config: RunConfig) -> None:
-    """Raise ConfigError where the run before this one cannot be. Reads no data."""
+def check(config: RunConfig, task: Task) -> None:
+    """Raise ConfigError where the run before this one, of this task, cannot be. Reads no data."""
     from seqbench.build import build_task, check_pair, check_selection
 
     first = before(config)
-    _check_teacher(config, build_task(config))
+    _check_teacher(config, task)
     if first is None:
         return
     try:
-        task = build_task(first)
-        check_pair(first, task)
-        check_selection(first, task)
+        first_task = build_task(first)
+        check_pair(first, first_task)
+        check_selection(first, first_task)
     except ConfigError as error:
         raise ConfigError(f"pretrain: {error}") from None
 

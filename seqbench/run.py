@@ -86,7 +86,7 @@ def _run(config: RunConfig, *, watch: Watch | None, jobs: int, trial: bool, note
     check_selection(config, task)
     config = matched(without_floors(config), withhold=trial)
     check(config)
-    pretraining.check(config)
+    pretraining.check(config, task)
     store = Store(config.results)
     this = run_id(config, task)
     known = _known(store, this, config)

@@ -15,6 +15,7 @@ from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -86,12 +87,13 @@ class GuardedLoader(ConfigLoaderImpl):
 
     @contextlib.contextmanager
     def keeping_files(self) -> Iterator[None]:
-        """Read each config file once for all compositions in the block, as they are those of one plan."""
-        self._kept = {}
+        """Read each config file once for all compositions in the block, as they are those of one command or plan."""
+        before = self._kept
+        self._kept = {} if before is None else before
         try:
             yield
         finally:
-            self._kept = None
+            self._kept = before
 
     def load_configuration(
         self,
@@ -124,24 +126,40 @@ class GuardedLoader(ConfigLoaderImpl):
         return bool(loaded) and reaching == own and within and not any(file.depends for file in loaded)
 
     def plain_file(self, group: str, name: str) -> Any | None:
-        """What a file gives to its group's package, as plain values; None where that takes a composition.
+        """What a file, with its defaults, gives to its group's package, as plain values.
 
-        Raises ConfigError for a file that holds what files may not.
+        None where that takes a composition: where the file's defaults choose from other groups, so that an override
+        may change it; where they reach elsewhere; where there is no such file. Raises ConfigError for a file that holds
+        what files may not.
         """
-        path = f"{group}/{name}"
-        with uncollected():
-            repository = _Cache(self.repository, self._kept)
-            found = repository.load_config(path)
-            if (
-                found is None
-                or found.defaults_list
-                or found.header.get("package") is not None
-                or not PLAIN.fullmatch(name)
-            ):
-                return None
-            default = ResultDefault(config_path=path, parent=None, package=group)
-            tree = OmegaConf.to_container(self._load_single_config(default, repository).config, resolve=False)
-        return tree[group] if isinstance(tree, dict) and list(tree) == [group] else None
+        path, repository = f"{group}/{name}", _Cache(self.repository, self._kept)
+        before, self._loaded = self._loaded, []
+        try:
+            with uncollected():
+                found = repository.load_config(path)
+                if found is None or found.header.get("package") is not None or not PLAIN.fullmatch(name):
+                    return None
+                alone = [ResultDefault(config_path=path, parent=None, package=group)]
+                files = self._brought(group, name, repository) if found.defaults_list else alone
+                if files is None:
+                    return None
+                cfg = self._compose_config_from_defaults_list(defaults=files, repo=repository)
+                tree = OmegaConf.to_container(cfg, resolve=False)
+            depends = any(file.depends for file in self._loaded)
+        finally:
+            self._loaded = before
+        return tree[group] if isinstance(tree, dict) and list(tree) == [group] and not depends else None
+
+    def _brought(self, group: str, name: str, repository: _Cache) -> list[ResultDefault] | None:
+        """A file of a group and its defaults, in order; None where there is a choice among them, or a mistake."""
+        chosen = OverridesParser.create().parse_override(f"+{group}={name}")
+        try:
+            listed = create_defaults_list(
+                repo=repository, config_name=None, overrides_list=[chosen], prepend_hydra=False, skip_missing=False
+            )
+        except ConfigCompositionException:  # which the whole composition tells with where it is
+            return None
+        return listed.defaults if set(listed.overrides.known_choices) == {group} else None
 
     def _load(
         self,
@@ -199,9 +217,15 @@ class GuardedLoader(ConfigLoaderImpl):
             if group.startswith("hydra/") and group not in typed and known.get(group) != name:
                 raise ConfigError(f"{group}: {name} is chosen by a config file; {type_it(f'{group}={name}')}")
 
+    def _file(self, path: str) -> ConfigResult | None:
+        """A file that nobody changes."""
+        if self._kept is not None and path in self._kept:
+            return self._kept[path]
+        return self.repository.load_config(config_path=path)
+
     def _own_choices(self, config_name: str | None) -> dict[str, Any]:
         """What is chosen of Hydra's groups without any file but the primary one."""
-        primary = self.repository.load_config(config_path=config_name) if config_name else None
+        primary = self._file(config_name) if config_name else None
         choices: dict[str, Any] = {
             "hydra/env": "default",
             "hydra/callbacks": None,

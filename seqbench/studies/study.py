@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +19,7 @@ from seqbench.composition.explain import join
 from seqbench.composition.guard import GuardedLoader
 from seqbench.composition.schema import Node, examine
 from seqbench.config import Look, Names, RunConfig, check_config
-from seqbench.cores import at_once, shares, workers
+from seqbench.cores import at_once, workers
 from seqbench.errors import ConfigError
 from seqbench.garbage import uncollected
 from seqbench.records.memo import Memo
@@ -83,8 +82,16 @@ def plan(study: str, overrides: Sequence[str] = (), *, loader: ConfigLoader | No
 
 
 def _plan_study(study: str, overrides: Sequence[str], loader: ConfigLoader) -> Plan:
-    content = OmegaConf.to_container(compose(loader, [f"study={study}"]).study, resolve=True)
-    return _plan(read_study(study, content, list(overrides)), loader)
+    return _plan(read_study(study, _content(study, loader), list(overrides)), loader)
+
+
+def _content(study: str, loader: ConfigLoader) -> Any:
+    """What a study's file says; read alone where the command's composition has shown that nothing else adds to it."""
+    if isinstance(loader, GuardedLoader) and loader.stands_alone("study", study):
+        content = loader.plain_file("study", study)
+        if content is not None and "${" not in json.dumps(content, default=str):
+            return content
+    return OmegaConf.to_container(compose(loader, [f"study={study}"]).study, resolve=True)
 
 
 def plan_sweep(overrides: Sequence[str], *, loader: ConfigLoader | None = None) -> Plan:
@@ -142,7 +149,7 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
         try:
             row.config = matched(without_floors(row.config), ready)
             check(row.config, ready)
-            pretraining.check(row.config)
+            pretraining.check(row.config, tasks[key(row.config.task)])
         except PairError as error:
             out = LeftOut(encoder=row.config.names.encoder, task=row.config.names.task, reason=_short(error))
             left_out[pair] = out
@@ -277,9 +284,12 @@ def _left_out(configs: Sequence[RunConfig], tasks: Mapping[str, Task], key: Call
     pairs: dict[str, RunConfig] = {}
     for config in configs:
         pairs.setdefault(key(config.encoder, config.task), config)
-    runs = shares(list(pairs.values()), workers(len(pairs) // MANY))
-    works = [functools.partial(_refusals, run, tasks, key) for run in runs]
-    refused = dict(zip(pairs, itertools.chain(*at_once(works)), strict=True))
+    alike = _fed_alike(pairs, tasks, key)
+    count = workers(len(pairs) // MANY)
+    deals = [alike[i::count] for i in range(count)]  # dealt, since neighbours are of one encoder and take as long
+    works = [functools.partial(_refusals, deal, pairs, tasks, key) for deal in deals]
+    found = {this: refusal for part in at_once(works) for this, refusal in part.items()}
+    refused = {this: found[this] for this in pairs}  # in the grid's order
     sound = {key(pairs[this].encoder) for this, refusal in refused.items() if refusal is None or refusal.apart}
     left_out, bad = {}, []
     for this, refusal in refused.items():
@@ -294,33 +304,48 @@ def _left_out(configs: Sequence[RunConfig], tasks: Mapping[str, Task], key: Call
     return left_out
 
 
+def _fed_alike(pairs: Mapping[str, RunConfig], tasks: Mapping[str, Task], key: Callable[..., str]) -> list[list[str]]:
+    """The pairs, those together whose tasks feed one encoder the same: it need be built once for them."""
+    fed: dict[str, str] = {}
+    found: dict[tuple[Any, ...], list[str]] = {}
+    for this, config in pairs.items():
+        of_task = key(config.task)
+        if of_task not in fed:
+            try:
+                fed[of_task] = repr(tasks[of_task].outline())
+            except ConfigError:  # _refusals says it
+                fed[of_task] = of_task
+        built = (key(config.encoder), config.names.encoder, tuple(config.allowed), config.trainer.padding_free)
+        found.setdefault((*built, fed[of_task]), []).append(this)
+    return list(found.values())
+
+
 def _refusals(
-    configs: Sequence[RunConfig], tasks: Mapping[str, Task], key: Callable[..., str]
-) -> list[_Refusal | None]:
-    """What is wrong with each pair, if anything. An encoder is built once for all tasks that feed it the same."""
+    alike: Sequence[Sequence[str]],
+    pairs: Mapping[str, RunConfig],
+    tasks: Mapping[str, Task],
+    key: Callable[..., str],
+) -> dict[str, _Refusal | None]:
+    """What is wrong with each pair, if anything."""
     from seqbench.build import PairError, judge, outlined
 
-    found: list[_Refusal | None] = []
-    outlines: dict[str, Encoder | ConfigError] = {}
-    before: tuple[Any, ...] = ()
-    for config in configs:
-        task, names = tasks[key(config.task)], config.names
-        of = (key(config.encoder), names.encoder, tuple(config.allowed), config.trainer.padding_free)
-        if of != before:  # rows of an encoder come one after the other: no more than its own are kept
-            before, outlines = of, {}
-        try:
-            spec = task.outline()
-            fed = repr(spec)
-            if fed not in outlines:
-                try:
-                    outlines[fed] = outlined(config, spec)
-                except ConfigError as error:
-                    outlines[fed] = error
-            outline = outlines[fed]
-            if isinstance(outline, ConfigError):
-                raise outline
-            judge(outline, task, spec, encoder_name=names.encoder, task_name=names.task)
-            found.append(None)
-        except ConfigError as error:
-            found.append(_Refusal(_short(error), isinstance(error, PairError)))
+    found: dict[str, _Refusal | None] = {}
+    for together in alike:
+        outline: Encoder | ConfigError | None = None
+        for this in together:
+            config = pairs[this]
+            task, names = tasks[key(config.task)], config.names
+            try:
+                spec = task.outline()
+                if outline is None:
+                    try:
+                        outline = outlined(config, spec)
+                    except ConfigError as error:
+                        outline = error
+                if isinstance(outline, ConfigError):
+                    raise outline
+                judge(outline, task, spec, encoder_name=names.encoder, task_name=names.task)
+                found[this] = None
+            except ConfigError as error:
+                found[this] = _Refusal(_short(error), isinstance(error, PairError))
     return found

@@ -72,13 +72,41 @@ def test_a_file_by_itself_is_what_hydra_composes_of_it() -> None:
     cfg = compose(loader, ["encoder=encoder_only", "task=digits"])
     assert loader.stands_alone("encoder", "encoder_only")
     assert not loader.stands_alone("encoder", "gru")
-    for group, name in (("encoder", "tcn"), ("task", "scan"), ("schedule", "constant"), ("logger", "csv")):
+    files = [("encoder", "tcn"), ("task", "scan"), ("schedule", "constant"), ("logger", "csv")]
+    files += [("encoder", "gpt2"), ("encoder", "roberta")]  # with defaults, and defaults of those
+    for group, name in files:
         plain = loader.plain_file(group, name)
         cfg = compose(loader, [f"{group}={name}"])
         assert json.dumps(plain) == json.dumps(OmegaConf.to_container(cfg[group], resolve=False)), name
-    assert loader.plain_file("encoder", "gpt2") is None  # defaults
+    assert loader.plain_file("task", "own_classification") is None  # an override may choose another of its defaults
     assert loader.plain_file("experiment", "kim_cnn") is None  # another package
     assert loader.plain_file("encoder", "none_such") is None
+
+
+@pytest.mark.parametrize(
+    "defaults",
+    [
+        "[/encoder/lstm, _self_]",  # below `encoder.encoder`, so somewhere else than the file's own keys
+        "[/optimizer/sgd@_global_.optimizer, _self_]",
+        "[override /optimizer: sgd, _self_]",
+        "[/block: plain, _self_]",
+        "['/encoder/${task}@_here_', _self_]",
+        "[/encoder/none_such@_here_, _self_]",
+    ],
+)
+def test_a_file_whose_defaults_do_more_takes_a_composition(toy: Toy, defaults: str) -> None:
+    toy.write("encoder/more.yaml", f"defaults: {defaults}\n_target_: x.Y\n")
+    overrides = ["encoder=more", "task=digits"]
+    told: list[Any] = []
+    for first in ([], [["encoder=gru", "task=digits"]]):  # composed first, and after one that stands alone
+        compositions = Compositions(config_loader(str(toy.configs)))
+        for before in first:
+            compositions.make(before)
+        try:
+            told.append(compositions.make(overrides))
+        except Exception as error:
+            told.append(f"{type(error)}: {error}")
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize(

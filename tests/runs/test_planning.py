@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from seqbench import build, config
@@ -153,6 +154,30 @@ def test_a_composition_is_not_changed_by_those_before_it() -> None:
     with loader.keeping_files():
         assert [compose(loader, each) for each in asked] == fresh
     assert isinstance(loader, guard.GuardedLoader)
+    assert loader._kept is None
+
+
+@pytest.mark.parametrize("title", ["Plain", "${task.max_length} positions", "'???'"])
+@pytest.mark.parametrize("more", [[], ["experiment=adds"], ["task=digits"]])
+def test_a_study_says_the_same_whatever_was_composed_before(title: str, more: list[str], toy: Toy) -> None:
+    toy.write("study/toy.yaml", f"name: toy\ntitle: {title}\ngrid: [{{encoder: toy, task: toy}}]\n")
+    toy.write("experiment/adds.yaml", "# @package _global_\nstudy: {description: of the experiment}\n")
+    loader = own_loader(str(toy.configs))
+    fresh = study._content("toy", loader)
+    loader.load_configuration("train", ["study=toy", *more], RunMode.MULTIRUN)
+    assert loader.stands_alone("study", "toy") == (more != ["experiment=adds"])
+    assert study._content("toy", loader) == fresh
+
+
+def test_a_command_keeps_files_for_its_plans() -> None:
+    loader = own_loader()
+    with loader.keeping_files():
+        kept = loader._kept
+        with loader.keeping_files():
+            compose(loader, ["encoder=lstm"])
+            assert loader._kept is kept
+        assert kept
+        assert loader._kept is kept
     assert loader._kept is None
 
 

@@ -236,8 +236,9 @@ def test_a_damaged_record_before_is_told_with_what_helps(rerun: str, tmp_path: P
     ],
 )
 def test_what_cannot_come_before(stage: dict[str, Any], text: str, tmp_path: Path) -> None:
+    task = build_task(config_of(tmp_path))
     with pytest.raises(ConfigError) as error:
-        pretraining.check(config_of(tmp_path, **stage))
+        pretraining.check(config_of(tmp_path, **stage), task)
     assert text in str(error.value)
     assert not list(tmp_path.iterdir())
 

@@ -117,8 +117,10 @@ def test_the_id_knows_the_teacher(tmp_path: Path) -> None:
 def test_who_does_not_learn_is_told(
     tmp_path: Path, changes: dict[str, Any], stage: dict[str, Any], message: str
 ) -> None:
+    config = config_of(tmp_path, changes, **stage)
+    task = build_task(config)
     with pytest.raises(ConfigError, match=message):
-        pretraining.check(config_of(tmp_path, changes, **stage))
+        pretraining.check(config, task)
 
 
 def test_another_vocabulary_is_told(tmp_path: Path) -> None:
