@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import yaml
-from torch.utils._device import DeviceContext
 
 from encoders.base import ContractError, Encoder, InputSpec, check_declared
 from encoders.trivial import Trivial
@@ -21,6 +20,7 @@ from seqbench.composition.nodes import compose_node
 from seqbench.composition.schema import Node, forbidden, is_allowed, signature_of
 from seqbench.config import ENCODER, OPTIMIZER, TASK, RunConfig
 from seqbench.errors import ConfigError
+from seqbench.meta import OnMeta
 from seqbench.probe import probe
 from tasks.base import Task
 from tasks.data.base import DataError
@@ -181,40 +181,6 @@ def encoder_of(node: Node, allowed: Sequence[str], spec: InputSpec) -> Encoder:
     except ContractError as error:
         raise ConfigError(f"encoder._target_: {error}") from None
     return encoder
-
-
-class OnMeta(DeviceContext):
-    """`torch.device("meta")` without what takes most of a construction there and changes nothing of it.
-
-    torch.nn.init draws no number on that device; weight norm needs the shape of its norms alone, and arange its length,
-    which torch comes to there in a millisecond. One mode and not two: each stands before every call of torch's.
-    """
-
-    def __init__(self) -> None:
-        super().__init__("meta")
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return (kwargs or {}).get("tensor", args[0] if args else None)
-        if func is torch.norm_except_dim and not kwargs and len(args) == 3 and args[0].is_meta:
-            return _norms(args[0], args[2])
-        if func is torch.arange and (kwargs or {}).keys() <= {"dtype"} and (count := _count(args)):
-            return torch.empty(count, dtype=(kwargs or {}).get("dtype") or torch.int64, device="meta")
-        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
-
-
-def _count(args: Sequence[Any]) -> int:
-    """How many numbers an arange of these has; 0 where torch is to say it, or what is wrong with them."""
-    return len(range(*args)) if all(type(arg) is int for arg in args) and 0 not in args[2:] else 0
-
-
-def _norms(v: torch.Tensor, dim: int) -> torch.Tensor:
-    """A tensor like the norms of `v` over all dimensions but one; -1: over all."""
-    if dim == -1:
-        return v.new_empty(())
-    shape = [1] * v.dim()
-    shape[dim] = v.shape[dim]
-    return v.new_empty(shape)
 
 
 def check_pair(config: RunConfig, task: Task) -> None:

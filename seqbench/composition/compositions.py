@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 from seqbench.composition.compose import compose, groups, names_of
 from seqbench.composition.guard import GuardedLoader
 from seqbench.config import ASIDE, Names, resolve
+from seqbench.records.memo import Memo
 from seqbench.studies.grid import bare, parse_one
 
 Tree = dict[str, Any]
@@ -46,6 +48,7 @@ class Compositions:
         self.parts: dict[str, tuple[Any, Any] | None] = {}  # choice -> (part, name), None: not separable
         self.whole: dict[Choices, _Composed] = {}
         self.alone: dict[str, GuardedLoader] = {}  # groups whose part is one file's, in the base
+        self._text = Memo(functools.partial(json.dumps, default=str))  # of sections, which configs share
         self.of_seed = False  # whether a value of the config made last is made of the seed, in a file or an override
 
     def make(self, overrides: Sequence[str]) -> tuple[Tree, Names]:
@@ -60,7 +63,7 @@ class Compositions:
             ConfigLoaderImpl._apply_overrides_to_config(single, cfg)
             self.of_seed = OF_SEED.search(json.dumps(OmegaConf.to_container(cfg), default=str)) is not None
             return resolve(cfg), names_of(composed.chosen)
-        text = json.dumps(tree, default=str)
+        text = "".join(map(self._text, tree.values()))
         self.of_seed = "${" in text and OF_SEED.search(text) is not None
         if "${" in text or "???" in text:
             tree = resolve(OmegaConf.create(tree))

@@ -12,12 +12,13 @@ import torch
 
 from encoders.base import Encoder
 from seqbench import randomness
-from seqbench.build import OnMeta, encoder_of
+from seqbench.build import encoder_of
 from seqbench.composition.schema import Node
 from seqbench.composition.sections import Budget
 from seqbench.config import RunConfig
 from seqbench.costs import cost
 from seqbench.costs.operations import counting
+from seqbench.meta import OnMeta
 from seqbench.training.facts import device_of
 from tasks.base import Task
 

@@ -20,6 +20,7 @@ from tasks.base import Task
 from tasks.data.base import DataSet, Identified
 
 IDS = 3  # version of this recipe; in the hash
+DIGITS = 16  # of the hash, in an id
 
 OURS = ("encoders", "tasks", "torch")  # packages whose versions stand in the record; others are hashed by their source
 
@@ -109,7 +110,7 @@ def _accumulation(config: RunConfig) -> dict[str, Any]:
 
 
 def digest(value: Any) -> str:
-    """First 16 hex digits of the sha256 of canonical JSON: sorted keys, no spaces."""
+    """First hex digits of the sha256 of canonical JSON: sorted keys, no spaces."""
     return _digest(_canonical(value))
 
 
@@ -118,7 +119,12 @@ def digests(facts: Mapping[str, Any], seeds: Sequence[int]) -> list[str]:
     before, *after = _canonical({**facts, "seed": SEED}).split(f'"{SEED}"')
     if len(after) != 1:  # somebody's text holds the mark
         return [digest({**facts, "seed": seed}) for seed in seeds]
-    return [_digest(f"{before}{seed}{after[0]}") for seed in seeds]
+    start, found = hashlib.sha256(before.encode()), []
+    for seed in seeds:  # hashed once up to the seed
+        whole = start.copy()
+        whole.update(f"{seed}{after[0]}".encode())
+        found.append(whole.hexdigest()[:DIGITS])
+    return found
 
 
 SEED = "\ue000seed\ue000"  # stands for a seed; of a plane that no text uses
@@ -129,7 +135,7 @@ def _canonical(value: Any) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:DIGITS]
 
 
 def data_identity(task: Task) -> list[str]:

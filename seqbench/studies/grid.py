@@ -102,10 +102,11 @@ def read_study(name: str, content: Any, overrides: Sequence[str]) -> Grid:
                 near = suggest(entry, known)
                 raise ConfigError(f"{where}: by_{kind}.{entry}: the grid has no such {kind}{near}")
     cells: list[Cell] = []
+    lasts = product(rest)
     for block in blocks:
         for place in product(block):
             own = [tables[kind].get(place[kind].partition("=")[2], {}) for kind in ("task", "encoder")]
-            cells += [{**fixed, **own[0], **own[1], **place, **last} for last in product(rest)]
+            cells += [{**fixed, **own[0], **own[1], **place, **last} for last in lasts]
     tells = ["label"] if _parts("label", blocks) else listed  # what the blocks' own names tell need not be told twice
     vary = [
         key

@@ -219,16 +219,29 @@ def _rows(grid: Grid, compositions: Compositions) -> list[_Row]:
 
 
 def _remembering() -> Look:
-    """`examine`, which looks once at a node that several rows share; an equal node of another row is looked at anew."""
-    found: dict[tuple[Any, ...], tuple[Any, tuple[Node, list[str]]]] = {}
+    """`examine`, which looks once at nodes of several rows that are equal, and gives all of these one checked node."""
+    found: dict[tuple[Any, ...], tuple[Node, list[str]]] = {}
+    text = Memo(_text)
 
     def look(node: Any, path: str, allowed: Sequence[str], **more: Any) -> tuple[Node, list[str]]:
-        key = (id(node), path, tuple(allowed), tuple(sorted(more.items())))
+        written = text(node)
+        if written is None:
+            return examine(node, path, allowed, **more)
+        key = (written, path, tuple(allowed), tuple(sorted(more.items())))
         if key not in found:
-            found[key] = node, examine(node, path, allowed, **more)  # with the node, so that no identity comes twice
-        return found[key][1][0], list(found[key][1][1])
+            found[key] = examine(node, path, allowed, **more)
+        checked, mistakes = found[key]
+        return checked, list(mistakes)
 
     return look
+
+
+def _text(node: Any) -> str | None:
+    """A node as JSON, as which `examine` reads it; None for what can't be written so."""
+    try:
+        return json.dumps(node)
+    except (TypeError, ValueError):
+        return None
 
 
 def _by_allowed(make: Callable[[Any, tuple[str, ...]], Any]) -> Callable[[Any, tuple[str, ...]], Any]:

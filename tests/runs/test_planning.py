@@ -14,7 +14,9 @@ from seqbench import build, config
 from seqbench.build import build_task, outlined
 from seqbench.composition import compositions, guard
 from seqbench.composition.compose import compose, config_loader, names_of, own_loader
+from seqbench.composition.nodes import compose_node
 from seqbench.errors import ConfigError
+from seqbench.meta import ELEMENTWISE, OnMeta
 from seqbench.records import identity
 from seqbench.studies import study
 from seqbench.studies.study import plan, plan_sweep
@@ -81,7 +83,21 @@ def test_work_grows_with_what_differs_and_not_with_cells(monkeypatch: pytest.Mon
     assert few["compositions"] <= 3
     rates = counted("seed=0", "optimizer.lr=0.001,0.002,0.003,0.004,0.005")
     assert (rates["cells"], rates["compositions"], rates["files"]) == (20, few["compositions"], few["files"])
-    assert rates["looks"] == few["looks"] + 4 * 4  # the optimizer of each further row
+    assert rates["looks"] == few["looks"] + 4  # each further optimizer
+
+
+def test_nodes_are_looked_at_together_where_they_are_equal_alone() -> None:
+    """Numbers that Python takes for equal are other values in a config; what is wrong is said of each row."""
+    node = compose_node("encoder", "lstm")
+    look = study._remembering()
+    for changes in ({}, {"dim": 1}, {"dim": 1.0}, {"dim": True}, {"dropout": 0}, {"dropout": 0.0}, {"dim": {1, 2}}):
+        for allowed in (["encoders"], ["tasks"]):
+            changed = {**node, **changes}
+            expected = config.examine(changed, "encoder", allowed)
+            assert repr(look(changed, "encoder", allowed)) == repr(expected)
+            look(changed, "encoder", allowed)[1].append("of one row")
+            assert repr(look({**changed}, "encoder", allowed)) == repr(expected)
+    assert look({**node}, "encoder", ["encoders"])[0] is look(node, "encoder", ["encoders"])[0]
 
 
 def test_an_encoder_is_built_once_for_tasks_that_feed_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,7 +231,7 @@ def test_ids_of_seeds_are_those_of_each() -> None:
 @pytest.mark.parametrize("args", [(5,), (2, 9, 3), (9, 2, -2), (0,), (5, 5), (0.5, 3.0)])
 @pytest.mark.parametrize("more", [{}, {"dtype": torch.float32}])
 def test_an_outlined_arange_is_as_long_as_the_real_one(args: tuple[Any, ...], more: dict[str, Any]) -> None:
-    with build.OnMeta():
+    with OnMeta():
         outline = torch.arange(*args, **more)
     real = torch.arange(*args, **more)
     assert (outline.shape, outline.dtype, outline.is_meta) == (real.shape, real.dtype, True)
@@ -223,7 +239,7 @@ def test_an_outlined_arange_is_as_long_as_the_real_one(args: tuple[Any, ...], mo
 
 @pytest.mark.parametrize("args", [(1, 2, 0), (3, 1)])
 def test_an_arange_that_cannot_be_is_refused_in_an_outline_too(args: tuple[int, ...]) -> None:
-    with build.OnMeta(), pytest.raises(RuntimeError):
+    with OnMeta(), pytest.raises(RuntimeError):
         torch.arange(*args)
 
 
@@ -237,3 +253,22 @@ def test_who_could_be_in_a_pair_is_looked_up_for_readers_alone(monkeypatch: pyte
     with pytest.raises(ConfigError, match="bilstm is not one; decoders: lstm, gpt2"):
         build.check_pair(bilstm, scan)
     assert asked == ["Decoder"]
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("other", [2, 0.5, torch.ones(4, 1, 1), torch.ones(3, 2, dtype=torch.float64)])
+def test_an_outlined_function_of_a_tensor_is_like_the_real_one(name: str, dtype: torch.dtype, other: Any) -> None:
+    function, x = getattr(torch.Tensor, name), torch.ones(2, 3, dtype=dtype).t()
+    others = () if name in ("cos", "sin", "exp", "log", "sqrt") else (other,)
+    real = function(x, *others)
+    with OnMeta():
+        outline = function(x.to("meta"), *(o.to("meta") if isinstance(o, torch.Tensor) else o for o in others))
+    assert (outline.shape, outline.dtype, outline.is_meta) == (real.shape, real.dtype, True)
+
+
+def test_an_outline_keeps_what_a_gradient_goes_through() -> None:
+    weight = torch.nn.Parameter(torch.ones(2, device="meta"))
+    with OnMeta():
+        assert (2 * weight).requires_grad
+        assert not torch.zeros(2).mul(3).requires_grad
