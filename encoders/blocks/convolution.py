@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from encoders.blocks.recurrent import take
 
@@ -48,11 +49,12 @@ def on_real(norm: Callable[[Tensor], Tensor], x_BLD: Tensor, mask_BL: Tensor) ->
     return x_BLD.new_zeros(x_BLD.shape).to(normed_ND.dtype).masked_scatter(mask_BL.unsqueeze(-1), normed_ND)
 
 
-def normed(norm: Callable[[Tensor], Tensor], x_ND: Tensor) -> Tensor:
-    """norm(x), (N, D). Batch normalisation of a single row, which has no variance, is by the averages so far.
+def normed(norm: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """norm(x), (N, D) or a map (B, D, ...). Batch normalisation of one value a channel, which has no variance, is by
+    the averages so far.
 
     PyTorch refuses that in training; the last batch of an epoch may be of one row, for none is dropped.
     """
-    if len(x_ND) == 1 and isinstance(norm, nn.BatchNorm1d) and norm.training:
-        return F.batch_norm(x_ND, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
-    return norm(x_ND)
+    if isinstance(norm, _BatchNorm) and norm.training and x.numel() == x.shape[1]:
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+    return norm(x)

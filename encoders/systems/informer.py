@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences, States, check_length
 from encoders.blocks.attention import AttentionOptions, CrossAttention
+from encoders.blocks.convolution import normed
 from encoders.blocks.feed_forward import FeedForward, FeedForwardOptions
 from encoders.blocks.masks import Sight
 from encoders.blocks.positions import Sinusoidal
@@ -172,7 +173,7 @@ class Distil(nn.Module):
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         """(B, ceil(L / 2), D)."""
-        y_BDL = F.elu(self.norm(self.convolution(x_BLD.transpose(1, 2))))
+        y_BDL = F.elu(normed(self.norm, self.convolution(x_BLD.transpose(1, 2))))
         return F.max_pool1d(y_BDL, 3, stride=2, padding=1).transpose(1, 2)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences, States, check_length
 from encoders.blocks.attention import AttentionOptions, SelfAttention
+from encoders.blocks.convolution import normed
 from encoders.blocks.feed_forward import FeedForward, FeedForwardOptions
 from encoders.blocks.masks import Sight
 from encoders.systems.transunet_stem import Stem
@@ -148,10 +149,10 @@ class Cup(nn.Module):
         super().__init__()
         if len(channels) != 5 or min(channels) < 1:
             raise ValueError(f"decoder_channels: {channels}; give five, of the first map and of each size after it")
-        self.first = _convolved(dim, channels[0])
+        self.first = Convolved(dim, channels[0])
         joined = [*skips, 0, 0, 0, 0]
         self.blocks = nn.ModuleList(
-            nn.Sequential(_convolved(before + more, after), _convolved(after, after))
+            nn.Sequential(Convolved(before + more, after), Convolved(after, after))
             for before, more, after in zip(channels, joined, channels[1:], strict=False)
         )
 
@@ -164,6 +165,15 @@ class Cup(nn.Module):
         return x_BDhw
 
 
-def _convolved(inputs: int, outputs: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+class Convolved(nn.Sequential):
+    """ReLU(BN(conv(x))), the convolution 3x3; parts by number, as in the official code."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        super().__init__(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        """The map, (B, outputs, h, w)."""
+        conv, norm, relu = self
+        activated_BChw: Tensor = relu(normed(norm, conv(x_BChw)))
+        return activated_BChw

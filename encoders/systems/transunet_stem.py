@@ -26,6 +26,17 @@ class StandardisedConv(nn.Conv2d):
         return F.conv2d(x_BChw, weight, stride=self.stride, padding=self.padding[0])
 
 
+class ChannelNorm(nn.GroupNorm):
+    """Group norm of a channel a group. Of a map of one place it gives the biases, in a batch of one as in any other.
+
+    PyTorch refuses the former, in evaluation too, though rows do not meet in a group norm.
+    """
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        """The normalised map."""
+        return torch.group_norm(x_BChw, self.num_groups, self.weight, self.bias, self.eps)
+
+
 class Unit(nn.Module):
     """ReLU(x + f(x)): f is 1x1, 3x3 (which strides) and 1x1 convolutions with group norms of 32 groups between.
 
@@ -44,7 +55,7 @@ class Unit(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             conv = StandardisedConv(inputs, outputs, 1, stride)
-            self.shortcut = nn.Sequential(conv, nn.GroupNorm(outputs, outputs))
+            self.shortcut = nn.Sequential(conv, ChannelNorm(outputs, outputs))
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         """The map, (B, outputs, h / stride, w / stride)."""

@@ -165,6 +165,18 @@ def test_distilling_halves(length: int, half: int) -> None:
         torch.testing.assert_close(out[:, i], expected)
 
 
+def test_a_window_of_one_row_trains_alone() -> None:
+    """Distilling then has one value a channel to normalise: by its averages so far, which it leaves as they are."""
+    encoder, batch = make(on=spec(1, 4), dropout=0.0, attention="full"), rows(1, 4, number=1)
+    before = {name: value.clone() for name, value in encoder.named_buffers()}
+    expected = encoder(batch).values.detach()
+    found = encoder.train()(batch).values
+    torch.testing.assert_close(found, expected)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.named_buffers())
+    [gradient] = torch.autograd.grad(found.square().sum(), encoder.embed.value.weight)
+    assert gradient.any()
+
+
 @pytest.mark.parametrize(
     "name, changes, published",
     [

@@ -105,6 +105,31 @@ def test_squares_of_any_size_are_the_same_image() -> None:
         assert torch.equal(states(small, image), states(large, image))
 
 
+@torch.no_grad()
+def test_a_crop_of_one_patch_stands_alone_as_among_others() -> None:
+    """Its map at 1/16 is a single place, whose group norm leaves the biases; PyTorch would refuse a batch of one."""
+    encoder, image = make(spec=spec_of(16, 16)), wave(2, 1, 16, 16)
+    torch.testing.assert_close(states(encoder, image[:1]), states(encoder, image)[:1])
+    norm = encoder.stem.blocks[2][0].shortcut[1]
+    norm.bias.copy_(wave(512))
+    torch.testing.assert_close(norm(wave(1, 512, 1, 1)).flatten(), wave(512), atol=1e-4, rtol=0)
+
+
+def test_a_crop_of_one_patch_trains_alone() -> None:
+    """The first norm of the decoder has one value a channel: by its averages so far, which it leaves as they are."""
+    encoder = make(spec=spec_of(16, 16)).train()
+    norm = encoder.decoder.first[1]
+    with torch.no_grad():
+        norm.running_mean.copy_(wave(512))
+        x_BDhw = encoder.decoder.first[0](wave(1, 128, 1, 1))
+        expected = F.relu((x_BDhw - wave(512)[None, :, None, None]) / (1 + norm.eps) ** 0.5)
+        torch.testing.assert_close(encoder.decoder.first(wave(1, 128, 1, 1)), expected)
+    found = states(encoder, wave(1, 1, 16, 16))
+    assert torch.equal(norm.running_mean, wave(512))
+    [gradient] = torch.autograd.grad(found.square().sum(), encoder.decoder.first[0].weight)
+    assert gradient.any()
+
+
 # -- numbers -------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("changes, logits, root_mean_square", OFFICIAL)
 def test_official_logits(changes: dict[str, Any], logits: list[float], root_mean_square: float) -> None:
