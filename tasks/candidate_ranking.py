@@ -275,7 +275,7 @@ class CandidateRanking(CandidateTask):
 
 
 def part_means(states: States, part_BL: Tensor, number: int) -> Tensor:
-    """Mean state of parts 1 .. number, (B, number, D)."""
+    """Mean state of parts 1 .. number, (B, number, D), of which none is at padding."""
     numbers_N1 = torch.arange(1, number + 1, device=part_BL.device)[:, None]
-    of_BNL = ((part_BL[:, None] == numbers_N1) & states.mask[:, None]).to(states.values.dtype)
+    of_BNL = (part_BL[:, None] == numbers_N1).to(states.values.dtype)
     return (of_BNL @ states.values) / of_BNL.sum(2, keepdim=True).clamp_min(1)

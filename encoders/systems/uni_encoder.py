@@ -104,7 +104,7 @@ class UniEncoder(Encoder):
 def part_positions(part_BL: Tensor, own_BLL: Tensor, mask_BL: Tensor) -> Tensor:
     """Positions (B, L) int64: of the context from 0, of every candidate from where the context ends; 0 at padding."""
     before_LL = torch.ones(own_BLL.shape[1:], dtype=torch.bool, device=mask_BL.device).tril(-1)
-    within_BL = (own_BLL & before_LL & mask_BL[:, None, :]).sum(2)
+    within_BL = (own_BLL & before_LL).sum(2)  # padding is before no real position
     context_B1 = ((part_BL == 0) & mask_BL).sum(1, keepdim=True)
     return (within_BL + context_B1 * (part_BL > 0)) * mask_BL
 

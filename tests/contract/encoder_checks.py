@@ -16,6 +16,7 @@ import torch
 
 from encoders.base import Sequences, part_losses
 from seqbench.build import build, locate
+from seqbench.costs.operations import counting
 from tests.arguments import arguments_of
 from tests.contract.cases import LONGEST, VOCAB, Case, Check, cut, joined, real, same
 
@@ -67,6 +68,19 @@ def packed_gives_the_same_states(case: Case) -> None:
     packed = encoder(source)
     assert torch.equal(packed.mask, padded.mask)
     same(packed.values[packed.mask], padded.values[padded.mask])
+
+
+def packed_does_less_work(case: Case) -> None:
+    """Fewer operations than with padding: equal states alone would not show that `packed` is heeded."""
+    if not case.encoder.packs:
+        return
+    source, encoder, found = case.draw([7, 4, 1, 4]), case.make(), []
+    for packed in (False, True):
+        encoder.packed = packed
+        with counting() as counter:
+            encoder(source)
+        found.append(counter.get_total_flops())
+    assert found[1] < found[0], f"packed, {found[1]} operations; with padding {found[0]}"
 
 
 def rows_are_independent(case: Case) -> None:
@@ -195,6 +209,7 @@ ENCODER_CHECKS: list[Check] = [
     has_one_state_for_each_that_it_promises,
     padding_changes_nothing,
     packed_gives_the_same_states,
+    packed_does_less_work,
     rows_are_independent,
     causal_tells_the_truth,
     every_parameter_gets_a_gradient,

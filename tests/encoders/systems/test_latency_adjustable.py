@@ -129,6 +129,9 @@ def test_survivors_keep_their_order_the_first_one_and_ties_the_earlier() -> None
     assert index[0].tolist() == [0, 1, 3, 4]
     assert index[1][real[1]].tolist() == [0, 3]
     assert real.tolist() == [[True] * 4, [True, True, False, False]]
+    scores = torch.arange(60.0)[None] % 2  # so many that a sort which need not be stable is not
+    index, _ = elimination.survivors(scores, torch.ones(1, 60, dtype=torch.bool), torch.tensor([9]), 9)
+    assert index[0].tolist() == [0, 1, 3, 5, 7, 9, 11, 13, 15]
 
 
 def test_full_speed_is_the_plain_encoder() -> None:
@@ -315,6 +318,25 @@ def test_the_measure_is_of_each_layer_and_goes_on_where_nothing_is_let_go_of() -
         encoder(other)  # beyond plain_steps, but at trained_speed_up 1
     assert not torch.equal(encoder.contribution_3L, before)
     assert float(encoder.states) == pytest.approx((14 + 24) / 2)
+
+
+def test_a_profile_is_made_of_what_is_measured_and_not_before() -> None:
+    """A plain pass asks for none, so it is not refused at lengths that no row has; an old one goes with its measure."""
+    encoder, batch = make(trained_speed_up=30.0, plain_steps=1).train(), rows(20, 8)
+    encoder(batch)
+    with pytest.raises(ValueError, match=r"speed_up: 30; .* is the most on rows of 14 states"):
+        encoder(batch)
+    encoder = make(trained_speed_up=2.5, plain_steps=2, speed_up=2.5).eval()
+    with torch.no_grad():
+        before = encoder(batch).values, encoder.alphas(2.5, "effective")
+        encoder.train()(batch)
+        after = encoder.eval()(batch).values, encoder.alphas(2.5, "effective")
+    measured = encoder.contribution_3L[0].tolist()
+    gamma = elimination.solve(
+        2.5, 14, dim=32, hidden=64, parts=lambda g: elimination.fractions("effective", measured, g)
+    )
+    assert after[1] == elimination.fractions("effective", measured, gamma) != before[1]
+    assert not torch.allclose(after[0], before[0], atol=1e-3)
 
 
 def test_the_measure_forgets_what_is_a_hundred_passes_old() -> None:

@@ -7,6 +7,7 @@ The reference values (of the reader; of both losses in test_seqpe_losses.py) wer
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from dataclasses import replace
@@ -90,6 +91,18 @@ def test_the_reader_of_the_config_is_the_official_one() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("direction", ["causal", "both"])
+@pytest.mark.parametrize("masks_padding", [False, True])
+def test_the_reader_looks_where_the_config_says(direction: str, masks_padding: bool) -> None:
+    seqpe = {"max_position": 1000, "head_dim": 4, "direction": direction, "masks_padding": masks_padding}
+    made: Any = preset("seqpe", SPEC, dim=8, depth=1, hidden=8, heads=2, position={"seqpe": seqpe})
+    pe_UD, positions = fill(made.get_submodule("stack.position.made.reader"))(torch.arange(1000)), torch.arange(1000)
+    for causal, masked in itertools.product([False, True], repeat=2):
+        same = (pe_UD - reader(causal=causal, masks_padding=masked)(positions)).abs().max() < 1e-5
+        assert same == ((causal, masked) == (direction == "causal", masks_padding))
+
+
+@torch.no_grad()
 def test_every_digit_and_its_place_are_read_and_nothing_else() -> None:
     made = reader()
     assert made.digits_of(torch.tensor([7, 815])).tolist() == [[0, 0, 7], [8, 1, 5]]
@@ -112,6 +125,9 @@ def test_padding_that_is_masked_is_as_if_it_were_not_there(causal: bool) -> None
         for layer in made.layers:
             x_1MD, _ = layer(x_1MD, seen, None, None, None, seen)
         assert_close(made(torch.tensor([position])), made.out(made.norm(x_1MD[:, -1])), atol=1e-5, rtol=1e-5)
+        own = made._seen(torch.tensor([position])).mask
+        assert own is not None
+        assert own.any(3).all()  # a digit that is padding sees itself: some kernels make NaN of nothing
 
 
 def test_parameters() -> None:

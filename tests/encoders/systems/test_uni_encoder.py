@@ -190,6 +190,7 @@ def test_mask_and_positions_are_those_of_the_loop() -> None:
     )
     own_BLL = part_BL[:, :, None] == part_BL[:, None, :]
     positions_BL = part_positions(part_BL, own_BLL, mask_BL)
+    assert not positions_BL[~mask_BL].any()  # so padding stands on no position that there may not be
     for row in range(5):
         real = [t for t in range(11) if mask_BL[row, t]]
         part = part_BL[row].tolist()
