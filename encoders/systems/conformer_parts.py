@@ -32,6 +32,14 @@ def visible(number: int, *, style: str, left: int, look_ahead: int, device: torc
     return (back_PP >= 0) & (back_PP <= left // chunk)
 
 
+def latest(x: Tensor, number: int) -> Tensor:
+    """The last `number` positions (axis 1), filled up in front where there are fewer."""
+    missing = max(0, number - x.shape[1])
+    if missing:
+        x = torch.cat((x.new_zeros(len(x), missing, *x.shape[2:]), x), 1)
+    return x[:, x.shape[1] - number :]
+
+
 class Subsampling(nn.Module):
     """Frames (B, L, Q) -> (B, P, D) by convolutions of 3 x 3 over time and bands, of stride 2, `stages` of them.
 

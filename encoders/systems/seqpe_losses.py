@@ -1,4 +1,4 @@
-"""SeqPE's two losses: near positions are alike, and relations far out are those within the trained length."""
+"""SeqPE's two losses (2506.13277, section 3): near positions are alike, relations far out as in the trained length."""
 # U positions of a pass, b pivots or offsets, K positions of each, D width, H heads, E width of a head
 
 from __future__ import annotations

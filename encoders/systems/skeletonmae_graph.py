@@ -40,7 +40,7 @@ class GIN(nn.Module):
 
 
 class GCN(nn.Module):
-    """h' = PReLU(BN(S h W)), S = M^-1/2 (A + I) M^-1/2 with M the degrees of A + I (Kipf and Welling 2017)."""
+    """h' = PReLU(BN(S h W)), S = M^-1/2 (A + I) M^-1/2 with M the degrees of A + I (Kipf, Welling 2017, 1609.02907)."""
 
     def __init__(self, *, dim: int, adjacency: Tensor) -> None:
         super().__init__()

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences, States, check_length
-from encoders.systems.conformer_parts import ConformerBlock, Subsampling, halved, visible
+from encoders.systems.conformer_parts import ConformerBlock, Subsampling, halved, latest, visible
 
 
 class Cache(NamedTuple):
@@ -165,8 +165,8 @@ class StreamingConformer(Encoder):
             x_BTD, new_BTD, last_BKD = block(x_BTD, seen_BTS, attended[:, i], convolved[:, i])
             kept.append((torch.cat((attended[:, i], new_BTD), 1)[:, states:], last_BKD))
         after = Cache(
-            frames=_last(values_BLC, self.factor + 1),
-            heard=_last(mask_BL, self.factor + 1),
+            frames=latest(values_BLC, self.factor + 1),
+            heard=latest(mask_BL, self.factor + 1),
             attended=torch.stack([attended_BSD for attended_BSD, _ in kept], 1),
             known=known_BS[:, states:],
             convolved=torch.stack([convolved_BKD for _, convolved_BKD in kept], 1),
@@ -198,11 +198,3 @@ class StreamingConformer(Encoder):
             return x.view(rows, len(kept_W), *x.shape[1:])[:, every_W1, place_WT].flatten(1, 2)[:, :number]
 
         return States(values=kept(states.values), mask=kept(states.mask))
-
-
-def _last(x: Tensor, number: int) -> Tensor:
-    """The last `number` positions (axis 1), filled up in front where there are fewer."""
-    missing = max(0, number - x.shape[1])
-    if missing:
-        x = torch.cat((x.new_zeros(len(x), missing, *x.shape[2:]), x), 1)
-    return x[:, x.shape[1] - number :]
