@@ -16,6 +16,16 @@ from encoders.blocks.past import KeyValues, join, pair_of
 from encoders.blocks.positions import Rotation
 
 
+def head_width(dim: int, heads: int) -> int:
+    """Width of each of the heads. Raises ValueError when `dim` can't be divided by them."""
+    if dim % heads:
+        raise ValueError(
+            f"heads: dim {dim} can't be divided by {heads} heads; use heads {nearest_divisor(dim, heads)}, "
+            f"or dim {max(1, round(dim / heads)) * heads}"
+        )
+    return dim // heads
+
+
 class AttentionOptions:
     """The attention of a stack, apart from its width and number of heads.
 
@@ -36,15 +46,8 @@ class AttentionOptions:
         self.bias, self.scaled, self.dropout = bias, scaled, dropout
 
     def width(self, dim: int, heads: int) -> int:
-        """Width of a head. Raises ValueError when `dim` can't be divided by `heads`."""
-        if self.head_dim is not None:
-            return self.head_dim
-        if dim % heads:
-            raise ValueError(
-                f"heads: dim {dim} can't be divided by {heads} heads; use heads {nearest_divisor(dim, heads)}, "
-                f"or dim {max(1, round(dim / heads)) * heads}"
-            )
-        return dim // heads
+        """Width of a head. Raises ValueError as head_width."""
+        return head_width(dim, heads) if self.head_dim is None else self.head_dim
 
     def groups(self, heads: int) -> int:
         """Heads of keys and values. Raises ValueError when `heads` can't be divided by them."""

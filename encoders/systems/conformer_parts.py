@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoders.blocks.attention import head_width
 from encoders.blocks.feed_forward import FeedForward, FeedForwardOptions
 
 
@@ -85,7 +86,7 @@ class RelativeAttention(nn.Module):
         self.heads, self.reach = heads, reach
         self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
         self.distance = nn.Linear(dim, dim, bias=False)
-        self.u, self.v = (nn.Parameter(torch.zeros(heads, dim // heads)) for _ in range(2))
+        self.u, self.v = (nn.Parameter(torch.zeros(heads, head_width(dim, heads))) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
         frequency = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
         angles = torch.outer(torch.arange(reach, -reach - 1, -1).float(), frequency)  # largest distance first

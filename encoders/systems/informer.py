@@ -63,7 +63,7 @@ class Informer(Encoder):
         super().__init__()
         if spec.channels is None or not spec.target_length:
             fed = "ids" if spec.channels is None else "no rows after the source"
-            raise ValueError(f"encoder: Informer forecasts rows of float channels; this task has {fed}")
+            raise ValueError(f"encoder: Informer forecasts rows of float channels; this task has {fed}; use waves")
         if stacks > depth:
             raise ValueError(
                 f"stacks: {stacks} encoders, each a layer less deep, need a depth of {stacks}; got {depth}"

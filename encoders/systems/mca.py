@@ -66,12 +66,16 @@ class MCA(Encoder):
     ) -> None:
         super().__init__()
         if spec.vocab_size is None:
-            raise ValueError("MCA reads ids; this task feeds channels")
+            raise ValueError("MCA reads ids; this task feeds channels; use gdsc_deepcdr or davis")
         if "context" not in spec.streams:
-            raise ValueError("MCA reads a stream `context` beside its source; this task feeds none")
+            raise ValueError(
+                "MCA reads a stream `context` beside its source, which gdsc_deepcdr and davis feed, this not"
+            )
         even = [kernel for kernel in kernels if kernel % 2 == 0]
         if even:
-            raise ValueError(f"kernels: {even[0]} is even; as many positions on both sides need an odd number")
+            raise ValueError(
+                f"kernels: {even[0]} is even; as many positions on both sides need an odd number, as {even[0] + 1}"
+            )
         self.dim, self.spec = dim, spec
         context = spec.streams["context"]
         self.genes = context.channels or context.vocab_size or 0

@@ -158,8 +158,13 @@ class Temporal(nn.Module):
     def __init__(self, *, dim: int, kernel_size: int, dilations: list[int]) -> None:
         super().__init__()
         branches = len(dilations) + 2
-        if not dilations or min(dilations) < 1 or dim % branches:
-            raise ValueError(f"dilations: {dilations} and two more branches share dim {dim}; give 1 or more of each")
+        if not dilations or min(dilations) < 1:
+            raise ValueError(f"dilations: {dilations}; give one or more, each 1 or more")
+        if dim % branches:
+            raise ValueError(
+                f"dim: {dim} can't be shared by {branches} branches, one for each of dilations {dilations} and two "
+                f"more; use {max(1, dim // branches) * branches}"
+            )
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size: {kernel_size} has no middle; use {kernel_size + 1}")
         part = dim // branches
@@ -198,5 +203,7 @@ def _one_person(graph: Graph, persons: int) -> Graph:
         {frozenset((a - p * size, b - p * size)) for a, b in graph.edges if a // size == p} for p in range(persons)
     ]
     if left or any(a // size != b // size for a, b in graph.edges) or any(each != edges[0] for each in edges):
-        raise ValueError(f"persons: {persons}, but the {graph.nodes} nodes are not so many skeletons that are alike")
+        raise ValueError(
+            f"persons: {persons}, but the {graph.nodes} nodes are not so many skeletons that are alike; use 1"
+        )
     return Graph(nodes=size, width=graph.width, edges=tuple((min(e), max(e)) for e in sorted(map(sorted, edges[0]))))

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.base import Graph
+from encoders.blocks.attention import head_width
 
 Backbone = Literal["gin", "gcn", "gat"]
 
@@ -66,14 +67,12 @@ class GAT(nn.Module):
 
     def __init__(self, *, dim: int, adjacency: Tensor, heads: int) -> None:
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"heads: {heads} don't divide dim {dim}")
-        self.heads = heads
+        self.heads, width = heads, head_width(dim, heads)
         seen = (adjacency + torch.eye(len(adjacency), device=adjacency.device)) > 0
         self.seen: Tensor
         self.register_buffer("seen", seen, persistent=False)
         self.linear, self.norm, self.activation = nn.Linear(dim, dim), nn.BatchNorm1d(dim), nn.PReLU()
-        self.of, self.to_ = (nn.Parameter(torch.randn(heads, dim // heads) * (heads / dim) ** 0.5) for _ in range(2))
+        self.of, self.to_ = (nn.Parameter(torch.randn(heads, width) * (heads / dim) ** 0.5) for _ in range(2))
 
     def forward(self, h_FND: Tensor) -> Tensor:
         """States of the nodes."""

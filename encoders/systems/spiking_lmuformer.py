@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.base import Encoder, InputSpec, Sequences, States, check_length
+from encoders.blocks.attention import head_width
 from encoders.blocks.convolution import Convolution, on_real
 from encoders.blocks.embedding import InputEmbedding
 from encoders.blocks.legendre import LegendreMemory
@@ -49,8 +50,7 @@ class SpikingLMUFormer(Encoder):
         spec: InputSpec,
     ) -> None:
         super().__init__()
-        if dim % heads:
-            raise ValueError(f"heads: dim {dim} can't be divided by {heads} heads")
+        head_width(dim, heads)  # of the control; refused whatever the mixer
         self.dim = dim
         self.embed = SpikingPatches(dim=dim, spec=spec)
 

@@ -70,15 +70,15 @@ class StreamingConformer(Encoder):
     ) -> None:
         super().__init__()
         if spec.channels is None:
-            raise ValueError("the streaming Conformer reads frames of channels; this task feeds ids")
-        if dim % heads:
-            raise ValueError(f"heads: {heads} don't divide dim {dim}")
+            raise ValueError("the streaming Conformer reads frames of channels; this task feeds ids; use fsdd")
         if not look_aheads or min(look_aheads) < 0:
             raise ValueError(f"look_aheads: {look_aheads}; one state or more, each 0 or more")
         self.trained, self.tested = look_aheads, look_aheads[0] if look_ahead is None else look_ahead
         unfit = [R for R in (*look_aheads, self.tested) if left % (R + 1)]
         if style == "chunked" and unfit:
-            raise ValueError(f"left: {left} states are no whole number of chunks of {unfit[0] + 1} (look-ahead + 1)")
+            fit = math.lcm(*(R + 1 for R in (*look_aheads, self.tested)))
+            told = f"{left} states are no whole number of chunks of {unfit[0] + 1} (look-ahead + 1)"
+            raise ValueError(f"left: {told}; use a multiple of {fit}")
         needed = {"whole": style, "cached": "chunked", "buffered": "full"}[inference]
         if style != needed:
             raise ValueError(f"inference: {inference} is for style {needed}, not {style}")

@@ -60,7 +60,9 @@ class TransUNet(Encoder):
         if spec.grid is None or spec.channels is None:
             raise ValueError("this encoder reads images alone, and the task feeds none; use a segmentation task")
         if spec.grid.patch % SIDE:
-            raise ValueError(f"squares of {spec.grid.patch} pixels a side; set task.patch to {SIDE}, or a multiple")
+            raise ValueError(
+                f"squares of {spec.grid.patch} pixels a side; set task.patch to {SIDE}, task.crop to a multiple"
+            )
         if skips and (stem == "patches" or decoder == "none"):
             raise ValueError(f"skips: {skips}, with stem {stem} and decoder {decoder}; use skips=0")
         self.spec, self.grid, self.skips, self.causal = spec, spec.grid, skips, False

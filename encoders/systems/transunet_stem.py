@@ -74,10 +74,12 @@ class Stem(nn.Module):
 
     def __init__(self, *, inputs: int, width: int, units: Sequence[int]) -> None:
         super().__init__()
-        if width % 32 or len(units) != 3 or min(units) < 1:
+        if width % 32:
             raise ValueError(
-                f"units: {list(units)} of width {width}; give three numbers of 1 or more, and a width that 32 divides"
+                f"stem_width: {width} channels; use {(width // 32 + 1) * 32}, which 32 divides, for 32 groups"
             )
+        if len(units) != 3 or min(units) < 1:
+            raise ValueError(f"units: {list(units)}; give three numbers, each 1 or more")
         self.root = nn.Sequential(
             StandardisedConv(inputs, width, 7, 2), nn.GroupNorm(32, width, eps=1e-6), nn.ReLU(inplace=True)
         )

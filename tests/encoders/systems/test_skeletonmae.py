@@ -98,7 +98,7 @@ def test_gcn_and_gat_are_their_equations() -> None:
             y[i, head] = sum(s * v[j, head] for s, j in zip(weights / weights.sum(), near, strict=True))
     y = y.reshape(4, 4) / np.sqrt(1 + 1e-5)
     np.testing.assert_allclose(gat(h)[0].detach().numpy(), np.where(y > 0, y, 0.25 * y), atol=1e-5)
-    with pytest.raises(ValueError, match="heads: 3 don't divide dim 4"):
+    with pytest.raises(ValueError, match="heads: dim 4 can't be divided by 3 heads; use heads 2, or dim 3"):
         GAT(dim=4, adjacency=PATH.adjacency(), heads=3)
 
 
@@ -403,8 +403,8 @@ def _twice(graph: Graph) -> tuple[tuple[int, int], ...]:
         ({"persons": 2}, SKELETON, "persons: 2, but the 15 nodes"),
         ({"persons": 2}, PATH, "persons: 2, but the 4 nodes"),
         ({"persons": 2}, UNLIKE, "persons: 2, but the 6 nodes"),
-        ({"dilations": []}, SKELETON, "dilations"),
-        ({"dim": 66}, SKELETON, "dilations"),
+        ({"dilations": []}, SKELETON, r"dilations: \[\]; give one or more"),
+        ({"dim": 66}, SKELETON, r"dim: 66 can't be shared by 4 branches, .*; use 64"),
         ({"kernel_size": 4}, SKELETON, "kernel_size: 4 has no middle; use 5"),
     ],
 )

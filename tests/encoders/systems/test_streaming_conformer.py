@@ -316,11 +316,14 @@ def test_dropout_stands_where_the_class_says_and_u_and_v_begin_at_zero() -> None
         ({"left": 8, "look_ahead": 2}, "left: 8 states are no whole number of chunks of 3"),
         ({"style": "full", "inference": "cached"}, "inference: cached is for style chunked"),
         ({"style": "chunked", "inference": "buffered"}, "inference: buffered is for style full"),
-        ({"left": 16, "look_aheads": [7, 2], "look_ahead": 7}, "left: 16 states are no whole number of chunks of 3"),
+        (
+            {"left": 16, "look_aheads": [7, 2], "look_ahead": 7},
+            "left: 16 states are no whole number of chunks of 3 .*; use a multiple of 24",
+        ),
         ({"style": "regular", "inference": "cached"}, "inference: cached is for style chunked"),
         ({"look_aheads": []}, "look_aheads: \\[\\]"),
         ({"look_aheads": [-1]}, "look_aheads: \\[-1\\]"),
-        ({"heads": 3}, "heads: 3 don't divide dim 64"),
+        ({"heads": 3}, "heads: dim 64 can't be divided by 3 heads; use heads 2"),
     ],
 )
 def test_what_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:

@@ -292,7 +292,7 @@ def test_equal_parameters_for_the_baselines_of_the_claim() -> None:
         ({"decoder": "none"}, "use skips=0"),
         ({"decoder_channels": [512, 64, 32, 16]}, "give five"),
         ({"units": [1, 1]}, "give three numbers"),
-        ({"stem_width": 48}, "32 divides"),
+        ({"stem_width": 48}, "stem_width: 48 channels; use 64, which 32 divides"),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
