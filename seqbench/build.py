@@ -284,6 +284,10 @@ def judge(encoder: Encoder, task: Task, spec: InputSpec, *, encoder_name: str, t
             f"encoder {encoder_name} needs {_words('stream', encoder.requires - fed)}, which task {task_name} "
             "doesn't feed"
         )
+    try:
+        task.check_encoder(encoder)
+    except ValueError as error:
+        raise PairError(f"{encoder_name} x {task_name}: {error}", str(error)) from None
 
 
 @functools.lru_cache

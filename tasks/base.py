@@ -100,6 +100,12 @@ class Task(nn.Module, ABC):
         An encoder is built with it on torch's meta device, so that an unfit pair fails before data is read.
         """
 
+    def check_encoder(self, encoder: Encoder) -> None:  # most have nothing to add
+        """Raise ValueError, in one line, for an encoder that can't be read, beyond what `needs` and its like say.
+
+        Called before data is read, of an encoder on the meta device; what data alone can tell, `attach` refuses.
+        """
+
     @property
     def headline(self) -> Metric:
         """The metric that ranks, stops and selects."""

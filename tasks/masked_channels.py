@@ -86,7 +86,18 @@ class MaskedChannels(Task):
         self.max_length, self.window, self.mask, self.parts, self.share = max_length, window, mask, parts, share
         self.mark, self.loss, self.beta, self.shuffle = mark, loss, beta, shuffle
         self.graph = data.graph
+        self.nodes = 0 if data.graph is None else data.graph.nodes  # 0: as many as there are channels, not yet known
         self.rows: dict[str, Ragged] = {}
+
+    def check_encoder(self, encoder: Encoder) -> None:
+        """A state for each position, or for each node of each position."""
+        states, nodes = encoder.num_states(self.max_length), self.nodes
+        if states not in (self.max_length, self.max_length * nodes) and (nodes or states % self.max_length):
+            of_nodes = f" of {nodes} nodes" if nodes else ""
+            raise ValueError(
+                f"an encoder of {states} states for {self.max_length} positions{of_nodes}; a state for each position,"
+                " or for each node of each position, is right"
+            )
 
     # -- data --------------------------------------------------------------------------------------------------------
     def outline(self) -> InputSpec:
@@ -192,12 +203,8 @@ class MaskedChannels(Task):
     # -- with an encoder ---------------------------------------------------------------------------------------------
     def attach(self, encoder: Encoder) -> None:
         """A linear map of each node's state to its channels, or of each position's to those of all its nodes."""
+        self.check_encoder(encoder)
         states, self.out = encoder.num_states(self.max_length), self.width + (self.loss == "rce")
-        if states not in (self.max_length, self.max_length * self.nodes):
-            raise ValueError(
-                f"an encoder of {states} states for {self.max_length} positions of {self.nodes} nodes; a state for each"
-                " position, or for each node of each position, is right"
-            )
         self.head = nn.Linear(encoder.dim, self.out * (1 if states > self.max_length else self.nodes))
         self.instead = nn.Parameter(torch.zeros(self.width)) if self.mark == "value" else None
 

@@ -227,14 +227,18 @@ class NextItem(Task):
         return self.drawn[split]
 
     # -- with an encoder -----------------------------------------------------------------------------------------
-    def attach(self, encoder: Encoder) -> None:
-        """A linear map to all items, or the encoder's table; and, for its causality, what a row is."""
-        self.head = VocabularyHead(encoder=encoder, vocab_size=FIRST + self.num_items, tie=self.tie)
+    def check_encoder(self, encoder: Encoder) -> None:
+        """A causal one, to be trained on every next item."""
         if self.objective == "next" and not encoder.causal:
             raise ValueError(
                 f"task.objective: next needs a causal encoder, {type(encoder).__name__} would see the answer;"
                 " use cloze, prefix or auto"
             )
+
+    def attach(self, encoder: Encoder) -> None:
+        """A linear map to all items, or the encoder's table; and, for its causality, what a row is."""
+        self.check_encoder(encoder)
+        self.head = VocabularyHead(encoder=encoder, vocab_size=FIRST + self.num_items, tie=self.tie)
         auto: Literal["next", "cloze"] = "next" if encoder.causal else "cloze"
         self.trained = auto if self.objective == "auto" else self.objective
         self._list_rows()

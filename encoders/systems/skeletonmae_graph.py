@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from encoders.base import Graph
 from encoders.blocks.attention import head_width
+from encoders.blocks.convolution import normed
 
 Backbone = Literal["gin", "gcn", "gat"]
 
@@ -94,5 +95,5 @@ def graph_layer(backbone: Backbone, *, dim: int, heads: int, graph: Graph) -> nn
 
 def over_nodes(norm: nn.Module, h_FND: Tensor) -> Tensor:
     """Batch norm over all nodes of all frames."""
-    out_MD: Tensor = norm(h_FND.flatten(0, 1))
+    out_MD = normed(norm, h_FND.flatten(0, 1))
     return out_MD.view(h_FND.shape)

@@ -137,6 +137,14 @@ def test_pairs_that_cannot_be() -> None:
     judge(two, task_with(), fed, encoder_name="mine", task_name="theirs")
 
 
+def test_a_pair_is_refused_by_what_a_task_says_itself() -> None:
+    def check_encoder(task: ToyTask, encoder: Encoder) -> None:
+        raise ValueError(f"{encoder.dim} is odd")
+
+    error = refusal(ToyEncoder(dim=3, dropout=0.0, spec=SPEC), task_with(check_encoder=check_encoder))
+    assert (str(error), error.short) == ("mine x theirs: 3 is odd", "3 is odd")
+
+
 def test_a_trivial_row_is_judged_by_its_rule_alone() -> None:
     from encoders.trivial import Trivial
 

@@ -282,3 +282,34 @@ def test_an_encoder_of_patches_is_refused() -> None:
     spy.num_states = lambda length: length // 2  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="6 states for 12 positions of 5 nodes"):
         make().attach(spy)
+
+
+@pytest.mark.parametrize(
+    "graph, numbers, told",
+    [
+        (GRAPH, {1: True, 5: True, 2: False, 0.5: False}, " of 5 nodes"),
+        (None, {1: True, 10: True, 0.5: False}, ""),  # as many nodes as channels, which only data tell
+    ],
+)
+def test_an_encoder_without_a_state_for_each_is_refused_before_data_are_read(
+    graph: Graph | None, numbers: dict[float, bool], told: str
+) -> None:
+    arguments: dict[str, Any] = {
+        "max_length": 12,
+        "window": 4,
+        "parts": [1] if graph else [],
+        "share": 0.3,
+        "beta": 2.0,
+    }
+    arguments |= {"mask": "random", "mark": "value", "loss": "mse", "shuffle": False, "metrics": [MSE()]}
+    task = MaskedChannels(data=Walks(graph), **arguments)
+    for number, fits in numbers.items():
+        encoder = Spy(1)
+        encoder.num_states = lambda length, number=number: int(length * number)  # type: ignore[method-assign, misc]
+        if fits:
+            task.check_encoder(encoder)
+            continue
+        with pytest.raises(
+            ValueError, match=f"an encoder of {int(12 * number)} states for 12 positions{told}; a state"
+        ):
+            task.check_encoder(encoder)

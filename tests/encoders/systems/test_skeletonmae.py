@@ -53,6 +53,15 @@ def source_of(values: torch.Tensor, hidden: torch.Tensor | None = None) -> Seque
     return Sequences(values=values, mask=mask, streams=streams)
 
 
+@pytest.mark.parametrize("backbone", ["gin", "gcn", "gat"])
+@pytest.mark.parametrize("states", ["frames", "nodes"])
+def test_a_frame_of_one_joint_trains_alone(states: str, backbone: str) -> None:
+    """Every batch norm then has one value a channel: by the averages so far."""
+    made = make(spec=spec_of(Graph(nodes=1, width=2, edges=())), states=states, backbone=backbone)
+    source = source_of(torch.randn(1, 1, 2))
+    torch.testing.assert_close(made.train()(source).values, made.eval()(source).values)
+
+
 # -- layers ----------------------------------------------------------------------------------------------------------
 def test_gin_sums_what_the_sheet_has() -> None:
     layer = GIN(dim=2, adjacency=PATH.adjacency())
