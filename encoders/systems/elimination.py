@@ -142,6 +142,11 @@ def speed_up(counts: Sequence[int], states: int, *, dim: int, hidden: int) -> fl
     return len(counts) * cost(states, states, dim=dim, hidden=hidden) / reduced
 
 
+def most(depth: int, length: int, *, dim: int, hidden: int) -> float:
+    """The greatest speed-up of so many layers on rows of up to `length` states: each keeps one."""
+    return max(speed_up([1] * depth, states, dim=dim, hidden=hidden) for states in range(1, length + 1))
+
+
 def solve(wanted: float, states: int, *, dim: int, hidden: int, parts: Callable[[float], list[float]]) -> float:
     """The least gamma at which `parts(gamma)` give the wanted speed-up on a row of so many states, by bisection.
 

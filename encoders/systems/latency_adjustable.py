@@ -45,7 +45,8 @@ class LatencyAdjustable(Encoder):
     (as Kim and Cho 2021, arXiv 2010.07003), so that every position has one. PoWER-BERT's profile, learnt by soft
     gates, is not here.
 
-    Reads the stream "type". Raises ValueError for a speed-up that is out of reach, when it is first to be given.
+    Reads the stream "type". Raises ValueError for a speed-up that no row of the task can have; for one that is out of
+    reach of the rows that training had, when it is first to be given.
     """
 
     family: ClassVar[str] = "encoder-only"
@@ -81,6 +82,10 @@ class LatencyAdjustable(Encoder):
         initialise_tables(self.embed, block["stem"])
         length = self.embed.num_states(spec.max_length)
         self.stack = stack_of(block, length=length, causal=False, cross=False)
+        most = elimination.most(depth, length, dim=self.dim, hidden=self.hidden)
+        for key, wanted in (("speed_up", speed_up), ("trained_speed_up", trained_speed_up)):
+            if wanted > most:
+                raise ValueError(f"{key}: {wanted:g}; {most:.2f} is the most on rows of up to {length} states")
         before = torch.exp(-(torch.arange(depth) + 1.0) / depth)  # any falling profile, until one is measured
         self.register_buffer("contribution_3L", before.repeat(3, 1))
         self.register_buffer("states", torch.tensor(float(length)))

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+GATHERED = 2**29  # sampled keys' numbers in memory at once: 2 GiB in float32
+
 
 def sparse_number(length: int, factor: int) -> int:
     """Queries that are active, and keys that are sampled for each: factor * ceil(ln L), within 1 and L."""
@@ -25,11 +27,14 @@ def prob_sparse(
     same, and so weighs the mean less than the paper.) Active queries are scaled after they were chosen. `causal`: they
     see the keys up to their own, and the others get the sum of the values so far, as in the official code, or their
     mean (`running_mean`). Who is active depends on later keys all the same. (B, H, L, E); O(L U E) time and memory a
-    head.
+    head; of many rows the keys are sampled in pieces.
     """
     length = q_BHLE.shape[2]
     with torch.no_grad():  # a choice has no gradient
-        products_BHLU = torch.einsum("bhlue,bhle->bhlu", k_BHLE[:, :, sample_LU], q_BHLE)
+        pieces = (part.split(_together(k_BHLE, sample_LU)) for part in (k_BHLE, q_BHLE))
+        products_BHLU = torch.cat(
+            [torch.einsum("bhlue,bhle->bhlu", k[:, :, sample_LU], q) for k, q in zip(*pieces, strict=True)]
+        )
         sparsity_BHL = products_BHLU.amax(-1) - products_BHLU.sum(-1) / length
         active_BHU = sparsity_BHL.topk(number).indices.sort().values
     index_BHUE = active_BHU.unsqueeze(-1).expand(-1, -1, -1, q_BHLE.shape[3])
@@ -42,6 +47,11 @@ def prob_sparse(
         if running_mean:
             lazy_BHLE = lazy_BHLE / torch.arange(1, length + 1, device=v_BHLE.device).unsqueeze(1)
     return lazy_BHLE.scatter(2, index_BHUE, attended_BHUE.to(lazy_BHLE.dtype))
+
+
+def _together(k_BHLE: Tensor, sample_LU: Tensor) -> int:
+    """Rows whose sampled keys are gathered at once, GATHERED numbers at most, but one row at least."""
+    return max(1, GATHERED // max(1, k_BHLE[:1].numel() * sample_LU.shape[1]))
 
 
 class ProbSparse(nn.Module):

@@ -103,7 +103,10 @@ class Transfer:
             return None
         low, high = length // 4, most - length
         if low >= high:
-            raise ValueError(f"position.max_position: {most} leaves nothing beyond a pass of {length}; make it larger")
+            raise ValueError(
+                f"position.max_position: {most} leaves nothing beyond a pass of {length}; use {length + low + 1} or "
+                "more, or position.transfer.weight 0"
+            )
         starts = [draw.randrange(low, high) for _ in range(self.offsets)]
         indices = [draw.sample(range(length), min(self.indices, length)) for _ in starts]
         index_bK = torch.tensor(indices, device=positions_U.device)

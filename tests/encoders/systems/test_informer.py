@@ -72,6 +72,23 @@ def test_with_all_queries_active_it_is_full_attention_and_the_numbers_of_the_she
     assert float(out.sum()) == pytest.approx(total, abs=1e-4)  # of 256 numbers, in float32 there
 
 
+def test_sampled_keys_of_many_rows_are_gathered_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long horizons after short windows put thousands of rows in a batch of evaluation: 17 GB of keys, at 2,000."""
+    q, k, v = (torch.randn(7, 2, 11, 4) for _ in range(3))
+    sample = torch.randint(11, (11, 5))
+
+    def found() -> Tensor:
+        return prob_sparse(q, k, v, sample, number=4, causal=True, running_mean=False)
+
+    whole, gathered, einsum = found(), [], torch.einsum
+    for numbers in (1, 2 * 2 * 11 * 5 * 4, 10**9):  # a row at a time, two, all
+        monkeypatch.setattr("encoders.systems.prob_sparse.GATHERED", numbers)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "einsum", lambda how, a, b: (gathered.append(len(a)), einsum(how, a, b))[1])
+            torch.testing.assert_close(found(), whole)
+    assert gathered == [1] * 7 + [2, 2, 2, 1] + [7]
+
+
 @pytest.mark.parametrize("causal, mean", [(False, False), (True, False), (True, True)])
 def test_it_is_a_slow_loop(causal: bool, mean: bool) -> None:
     q, k, v = (torch.randn(2, 3, 11, 4, dtype=torch.float64) for _ in range(3))

@@ -112,10 +112,14 @@ def test_gamma_gives_the_wanted_speed_up_and_no_less_gamma_does(profile: Any, wa
         assert alphas == pytest.approx([r**gamma for r in (0.99, 0.97, 0.9699, 0.9, 0.8999, 0.8)])
 
 
-def test_a_speed_up_out_of_reach_is_told() -> None:
-    encoder = make(speed_up=30.0)
-    with pytest.raises(ValueError, match=r"speed_up: 30; .* is the most on rows of 24 states"):
-        encoder(rows(10))
+@pytest.mark.parametrize("key", ["speed_up", "trained_speed_up"])
+def test_a_speed_up_out_of_reach_of_any_row_is_told_at_once(key: str) -> None:
+    full, least = elimination.cost(24, 24, dim=32, hidden=64), elimination.cost(1, 1, dim=32, hidden=64)
+    most = 3 * full / (elimination.cost(24, 1, dim=32, hidden=64) + 2 * least)
+    with pytest.raises(ValueError, match=rf"encoder\.{key}: 4.51; {most:.2f} is the most on rows of up to 24 states"):
+        make(**{key: 4.51})
+    with torch.no_grad():
+        make(**{key: most - 0.01}, plain_steps=0)(rows(10))
 
 
 def test_counts_are_at_least_one_and_exact_where_a_part_is_whole() -> None:
@@ -322,9 +326,9 @@ def test_the_measure_is_of_each_layer_and_goes_on_where_nothing_is_let_go_of() -
 
 def test_a_profile_is_made_of_what_is_measured_and_not_before() -> None:
     """A plain pass asks for none, so it is not refused at lengths that no row has; an old one goes with its measure."""
-    encoder, batch = make(trained_speed_up=30.0, plain_steps=1).train(), rows(20, 8)
+    encoder, batch = make(trained_speed_up=4.4, plain_steps=1).train(), rows(20, 8)
     encoder(batch)
-    with pytest.raises(ValueError, match=r"speed_up: 30; .* is the most on rows of 14 states"):
+    with pytest.raises(ValueError, match=r"speed_up: 4.4; 4.22 is the most on rows of 14 states"):
         encoder(batch)
     encoder = make(trained_speed_up=2.5, plain_steps=2, speed_up=2.5).eval()
     with torch.no_grad():

@@ -126,7 +126,7 @@ def test_transfer_is_from_the_whole_beginning_to_all_that_is_further_out() -> No
     shifted = torch.tensor([0, 1, 2, 3, 7, 8, 9, 10])  # one of the windows at 0
     assert transfer.draw(shifted, 100, random.Random(0)) is None
     assert transfer.draw(torch.arange(0), 100, random.Random(0)) is None
-    with pytest.raises(ValueError, match="nothing beyond a pass of 8"):
+    with pytest.raises(ValueError, match="nothing beyond a pass of 8; use 11 or more"):
         transfer.draw(torch.arange(8), 10, random.Random(0))
 
 
