@@ -128,6 +128,8 @@ def test_a_crop_of_one_patch_trains_alone() -> None:
     assert torch.equal(norm.running_mean, wave(512))
     [gradient] = torch.autograd.grad(found.square().sum(), encoder.decoder.first[0].weight)
     assert gradient.any()
+    encoder.decoder.first(wave(1, 128, 1, 2))  # of two places there are statistics
+    assert not torch.equal(norm.running_mean, wave(512))
 
 
 # -- numbers -------------------------------------------------------------------------------------------------------
