@@ -31,9 +31,10 @@ def prob_sparse(
     """
     length = q_BHLE.shape[2]
     with torch.no_grad():  # a choice has no gradient
-        pieces = (part.split(_together(k_BHLE, sample_LU)) for part in (k_BHLE, q_BHLE))
+        size = _together(k_BHLE, sample_LU)
+        pieces = [slice(i, i + size) for i in range(0, max(1, len(q_BHLE)), size)]
         products_BHLU = torch.cat(
-            [torch.einsum("bhlue,bhle->bhlu", k[:, :, sample_LU], q) for k, q in zip(*pieces, strict=True)]
+            [torch.einsum("bhlue,bhle->bhlu", k_BHLE[rows][:, :, sample_LU], q_BHLE[rows]) for rows in pieces]
         )
         sparsity_BHL = products_BHLU.amax(-1) - products_BHLU.sum(-1) / length
         active_BHU = sparsity_BHL.topk(number).indices.sort().values
