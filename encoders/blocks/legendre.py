@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+MOST = 4096  # coefficients; their transition is 134 MB in float64, of which its exponential takes copies, and O^3 time
+
 
 class LegendreMemory(nn.Module):
     """m[t] = A m[t-1] + B u[t], u a number a step (Voelker, Kajic, Eliasmith 2019, equations 1 and 2; none is learnt).
@@ -15,7 +17,8 @@ class LegendreMemory(nn.Module):
     theta being `window`: then u(t - r theta) ~ sum_i P_i(2r - 1) m_i(t) for 0 <= r <= 1, P_i Legendre's polynomials,
     and what is longer ago fades. As nothing but m itself comes back, m is a convolution of u, which `forward` does by
     Fourier transforms (Chilkuri, Eliasmith 2021, arXiv 2102.11417, equation 26) in O(O L log L), `resume` in steps of
-    O(O^2). A and B are made in float64; all works in float32, whatever the precision of the run.
+    O(O^2). A and B are made in float64; all works in float32, whatever the precision of the run. Raises ValueError
+    for an order beyond MOST; the published ones are 512 at most.
     """
 
     transition: Tensor  # (O, O), A transposed
@@ -24,6 +27,8 @@ class LegendreMemory(nn.Module):
 
     def __init__(self, *, order: int, window: float, length: int) -> None:
         super().__init__()
+        if order > MOST:
+            raise ValueError(f"order: {order} numbers, whose transition has {order**2:,}; use {MOST} or less")
         a_OO, b_O = discretised(order, window)
         steps = [b_O]
         for _ in range(length - 1):

@@ -337,3 +337,9 @@ def test_convolution_reads_ahead_as_far_as_it_says() -> None:
         weight_DCK = part.convolution.weight
         expected = torch.stack([torch.einsum("kc,dck->d", padded[0, t : t + 3], weight_DCK) for t in range(9)])
         torch.testing.assert_close(part(source, torch.ones(1, 9, dtype=torch.bool))[0], expected)
+
+
+@pytest.mark.parametrize("name", ["lmuformer", "lmuformer_causal", "lmuformer_spiking"])
+def test_an_order_whose_transition_has_no_room_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"encoder\.order: 5000 numbers, .*; use 4096 or less"):
+        make(name, order=5000)
