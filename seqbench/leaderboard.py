@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,6 +25,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = CONFIGS / "leaderboard.yaml"
 FILES = {"html": "index.html", "markdown": "leaderboard.md", "csv": "leaderboard.csv", "latex": "leaderboard.tex"}
 USER_ERROR = 2
+MANY = 1000  # runs of a board whose page is worth a process of its own
 HELP = """python scripts/leaderboard.py [--config-dir FOLDER] [study=NAME] [key=value ...] [--cfg]
 
 The board of a study or, without one, of all records. What was typed for `train.py -m` beside the study, such as
@@ -101,13 +103,6 @@ def split_keys(arguments: Sequence[str], fields: Collection[str] = ()) -> tuple[
 
     Raises ConfigError for a key that is neither.
     """
-    import yaml
-
-    from seqbench.composition.source import suggest
-
-    train = yaml.safe_load((CONFIGS / "train.yaml").read_text(encoding="utf-8"))
-    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
-    of_runs = ({*train} | groups) - {"defaults", "hydra"}
     own, others = [], []
     fields = fields or Settings.model_fields
     for argument in arguments:
@@ -115,12 +110,24 @@ def split_keys(arguments: Sequence[str], fields: Collection[str] = ()) -> tuple[
         top = re.split(r"[.@/]", key.lstrip("+~"))[0]
         if key in fields or not equals or not key:
             own.append(argument)
-        elif top in of_runs:
+        elif top in _of_runs():
             others.append(argument)
         else:
-            near = suggest(key, sorted({*fields, *of_runs}))
+            from seqbench.composition.source import suggest
+
+            near = suggest(key, sorted({*fields, *_of_runs()}))
             raise ConfigError(f"{key}: no such key{near}")
     return own, others
+
+
+@functools.cache
+def _of_runs() -> set[str]:
+    """Keys and groups of a run's config."""
+    import yaml
+
+    train = yaml.safe_load((CONFIGS / "train.yaml").read_text(encoding="utf-8"))
+    groups = {path.name for path in CONFIGS.iterdir() if path.is_dir()}
+    return ({*train} | groups) - {"defaults", "hydra"}
 
 
 def read_settings(overrides: Sequence[str]) -> Settings:
@@ -174,19 +181,26 @@ def make(
 
 def _write(board: Board, settings: Settings, out: Path) -> list[str]:
     from seqbench.board import csv_table, latex, markdown, page
+    from seqbench.cores import at_once, workers
     from seqbench.records.store import reason_of, write_atomic
 
-    render: dict[str, Callable[[], str]] = {
-        "html": lambda: page.render(board, out=out),
-        "markdown": lambda: markdown.render(board),
-        "csv": lambda: csv_table.render(board),
-        "latex": lambda: latex.render(board),
-    }
+    formats = list(dict.fromkeys(settings.formats))
+    tables = {"markdown": markdown.render, "csv": csv_table.render, "latex": latex.render}
+
+    def drawn() -> list[str]:
+        return [page.data(board, out=out)] if "html" in formats else []
+
+    def read() -> list[str]:
+        return [page.frame(board) if name == "html" else tables[name](board) for name in formats]
+
+    works = [drawn, read]
+    data, texts = at_once(works) if workers(len(board.runs) // MANY) > 1 else [work() for work in works]
     lines = []
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in dict.fromkeys(settings.formats):
-            write_atomic(out / FILES[name], render[name]().encode())
+        for name, text in zip(formats, texts, strict=True):
+            whole = page.framed(text, data[0]) if name == "html" else text
+            write_atomic(out / FILES[name], whole.encode())
             lines.append(str(out / FILES[name]))
     except OSError as error:
         raise ConfigError(f"out: {out} cannot be written to ({reason_of(error)}); choose another: out=FOLDER") from None

@@ -59,15 +59,20 @@ class Sections:
 
     def __init__(self, make: Callable[[dict[str, Any]], Flat], *, wanted: Callable[[str], bool]) -> None:
         self._make, self._wanted = make, wanted
+        self._keys: dict[tuple[str, ...], tuple[str, ...]] = {}  # of a config -> those that are wanted
         self._results: dict[tuple[Any, ...], tuple[Any, Flat]] = {}
 
     def __call__(self, config: Mapping[str, Any]) -> Flat:
         """The result for a config; the same object for the same sections."""
-        mine = {key: value for key, value in config.items() if self._wanted(key)}
-        key = (*mine, *map(id, mine.values()))
-        if key not in self._results:
-            self._results[key] = mine, self._make(mine)  # with the sections, so that no identity comes twice
-        return self._results[key][1]
+        every = tuple(config)
+        if every not in self._keys:
+            self._keys[every] = tuple(filter(self._wanted, every))
+        wanted = self._keys[every]
+        mine = [config[key] for key in wanted]
+        found = self._results.get(key := (wanted, *map(id, mine)))
+        if found is None:  # kept with the sections, so that no identity comes twice
+            found = self._results[key] = mine, self._make(dict(zip(wanted, mine, strict=True)))
+        return found[1]
 
 
 def setups() -> Sections:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from seqbench import leakage
@@ -12,7 +13,7 @@ from seqbench.errors import RecordError
 def leaks(runs: Sequence[Run], label: str) -> list[str]:
     """What the data of a column gives away: from the report beside its records, else what the runs counted."""
     told: dict[str, None] = {}
-    distinct = {(run.folder.parent, id(run.record.splits)): run for run in runs}.values()
+    distinct = {(os.path.dirname(run.folder), id(run.record.splits)): run for run in runs}.values()
     data = {(run.folder.parent, leakage.key_of(run.record.splits)): run.record.splits for run in distinct}
     for (results, _), splits in data.items():
         try:

@@ -72,16 +72,17 @@ class Verdicts:
     """What verify has said of runs, by their folder, each read once for a board."""
 
     def __init__(self) -> None:
-        self._known: dict[Path, verified.Verified | RecordError | None] = {}
+        self._known: dict[str, verified.Verified | RecordError | None] = {}  # paths as text: thousands are asked for
 
     def __call__(self, folder: Path) -> verified.Verified | RecordError | None:
         """The verdict, or why it can't be read; None where there is none."""
-        if folder not in self._known:
+        path = str(folder)
+        if path not in self._known:
             try:
-                self._known[folder] = verified.read(folder)
+                self._known[path] = verified.read(folder)
             except RecordError as error:
-                self._known[folder] = error
-        return self._known[folder]
+                self._known[path] = error
+        return self._known[path]
 
 
 def of_cell(runs: Sequence[tuple[Record, Path]], verdicts: Verdicts, split: str) -> tuple[Mark, ...]:

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import shlex
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -36,14 +36,31 @@ SCRIPTS = (
     "details.js",
     "board.js",
 )  # inlined in this order
+DATA = "<!-- data -->"  # nothing that a record says has a `<` of its own
 DETAILED = 1000  # runs of a page that has the config and record of each; those of a larger one are linked alone
 REPEATED = ("code", "environment", "data", "splits")  # the same in many records, embedded once
 
 
 def render(board: Board, *, out: Path) -> str:
-    """The whole file; links to records are relative to `out`, the folder that it will stand in,
-    or, of records that were fetched from an address, that address.
+    """The whole file, of which `data` and `frame` can be made at once."""
+    return framed(frame(board), data(board, out=out))
+
+
+def framed(frame: str, data: str) -> str:
+    """The page of both."""
+    before, after = frame.split(DATA)
+    return f"{before}{data}{after}"
+
+
+def data(board: Board, *, out: Path) -> str:
+    """What the page's own script draws from, as JSON; links to records are relative to `out`, the folder that the page
+    will stand in, or, of records that were fetched from an address, that address.
     """
+    return embed(payload(board, out=out))
+
+
+def frame(board: Board) -> str:
+    """The page with DATA in place of its data."""
     style = (HERE / "board.css").read_text()
     script = '"use strict";\n' + "\n".join((HERE / name).read_text() for name in SCRIPTS)
     environment = jinja2.Environment(
@@ -68,7 +85,7 @@ def render(board: Board, *, out: Path) -> str:
         style=style,
         script=script,
         policy=policy(style, script),
-        data=embed(payload(board, out=out)),
+        data=DATA,
     )
 
 
@@ -87,8 +104,8 @@ def payload(board: Board, *, out: Path) -> dict[str, Any]:
     limit = limit_for(len(board.runs))
     detailed, lines = len(board.runs) <= DETAILED, drawn(board.runs)
     where = {
-        folder: address_of(folder) or os.path.relpath(folder, out).replace(os.sep, "/")
-        for folder in {run.folder.parent for run in board.runs}
+        folder: address_of(Path(folder)) or os.path.relpath(folder, out).replace(os.sep, "/")
+        for folder in {_within(run) for run in board.runs}
     }
     rows = {row.id: i for i, row in enumerate(board.rows)}
     columns = {column.id: i for i, column in enumerate(board.columns)}
@@ -136,7 +153,7 @@ def payload(board: Board, *, out: Path) -> dict[str, Any]:
         ],
         "runs": [
             {
-                **_run(run, rows, columns, f"{where[run.folder.parent]}/{run.folder.name}/record.json"),
+                **_run(run, rows, columns, f"{where[_within(run)]}/{run.folder.name}/record.json"),
                 "curve": curve(run.record, limit) if lines is None or id(run) in lines else {},
                 **(_details(run, parts) if detailed else _outline(run)),
             }
@@ -148,6 +165,11 @@ def payload(board: Board, *, out: Path) -> dict[str, Any]:
         "machines": [f"{letter}: {machine}" for machine, letter in machines.items()],
         "costs": [{"key": c.key, "title": c.title, "ofMachine": c.of_machine, "better": c.better} for c in COSTS],
     }
+
+
+def _within(run: Run) -> str:
+    """The folder of the run's, as text: paths take ten times as long to be made and compared."""
+    return os.path.dirname(run.folder) or os.curdir
 
 
 def embed(value: Any) -> str:
@@ -280,4 +302,7 @@ def _hash(content: str) -> str:
 def _again(overrides: list[str]) -> str:
     """The command that runs a cell once more, though it has a record."""
     kept = [override for override in overrides if not override.startswith(("jobs=", "rerun="))]
-    return shlex.join(["python", "scripts/train.py", *kept, "rerun=always"])
+    return " ".join(map(_quoted, ["python", "scripts/train.py", *kept, "rerun=always"]))
+
+
+_quoted = lru_cache(maxsize=4096)(shlex.quote)  # most words of a study's commands come again

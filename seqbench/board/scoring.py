@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -84,39 +85,33 @@ def _cell(
     if finished and not records:
         notes.append(f"finished, without a score over the {split} split")
     absent: State = "failed" if failures else "not run" if missing or not planned else "not planned"
-    cell = Cell(
+    make = functools.partial(
+        Cell,
         row=row,
         column=column.id,
-        state="undefined" if finished else absent,
         seeds=tuple(record.seed for record in records),
         costs=tuple(cost_lines(finished)),
         failures=failures,
         missing=missing,
-        notes=tuple(notes),
     )
     if not records:
-        return cell, None
+        return make(state="undefined" if finished else absent, notes=tuple(notes)), None
     scores = [record.scores[split] for record in records]
-    cell = replace(
-        cell,
-        state="scored",
-        examples=max(score[column.metric].n for score in scores),
-        metrics={name: _mean([s[name].value if name in s else None for s in scores]) for name in scores[0]},
-    )
+    examples = max(score[column.metric].n for score in scores)
+    metrics = {name: _mean([s[name].value if name in s else None for s in scores]) for name in scores[0]}
+    make = functools.partial(make, examples=examples, metrics=metrics)
     mean = _mean(values)
     if mean is None:
         undefined = sum(value is None for value in values)
-        return replace(
-            cell, state="undefined", notes=(*notes, f"not defined for {undefined} of {len(values)} seeds")
-        ), None
+        notes.append(f"not defined for {undefined} of {len(values)} seeds")
+        return make(state="undefined", notes=tuple(notes)), None
     sample = sample_of([value for value in values if value is not None], runs)
     if sample.examples_G is None and any(runs):
         notes.append("the metric is not defined without some of the examples: their part of the interval is not known")
     limits = per_example.bounds(records[0].scores[split][column.metric].target) or _share(column)
-    ends = interval(sample, confidence=confidence, bounds=limits)
-    low, high = ends if ends is not None else (None, None)
-    basis = _basis(sample, cell.examples or 0)
-    return replace(cell, mean=mean, low=low, high=high, basis=basis, notes=tuple(notes)), sample
+    low, high = interval(sample, confidence=confidence, bounds=limits) or (None, None)
+    basis = _basis(sample, examples)
+    return make(state="scored", mean=mean, low=low, high=high, basis=basis, notes=tuple(notes)), sample
 
 
 def _share(column: Column) -> tuple[float, float] | None:

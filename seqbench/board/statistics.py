@@ -7,6 +7,7 @@ score[s, i] = mean + seed[s] + example[i] + rest[s, i], seeds crossed with examp
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from seqbench.board import critical
 Floats = NDArray[np.float64]
 BLOCKS = 400  # a metric that is no mean is aggregated again without each of so many blocks of examples
 ROUNDING = 1e-12  # relative: scores that differ by less are the same
+MOST = float(np.finfo(np.float64).max)
 LEAST = 0.03  # of the variance that the rest alone would give: seeds that agree by chance leave no zero width
 
 
@@ -154,17 +156,26 @@ class Sample:
 
 def sample_of(scores: Sequence[float], runs: Sequence[Examples | Kept | None]) -> Sample:
     """The sample of a cell; runs over other examples than the first that has any count as without."""
-    told = [run.contributions() for run in runs if run is not None and len(run) > 1]
-    groups = [run.group for run in runs if run is not None and len(run) > 1]
-    told = [x for x, group in zip(told, groups, strict=True) if group == groups[0] and len(x) == len(told[0])]
+    there = [run for run in runs if run is not None and len(run) > 1]
     scores_S = np.asarray(scores, dtype=np.float64)
-    if not told or not all(np.isfinite(x).all() for x in told):
+    table_SG = _contributions([run for run in there if run.group == there[0].group])
+    if table_SG is None or not np.isfinite(table_SG).all():
         return Sample(scores_S=scores_S, examples_G=None, rest=0.0, told=0, group="")
-    table_SG = np.stack(told)
+    told, size = table_SG.shape
     mean_G = table_SG.mean(axis=0)
-    freedom = (len(told) - 1) * (len(mean_G) - 1)
+    freedom = (told - 1) * (size - 1)
     rest = float(np.square(table_SG - mean_G).sum() / freedom) if freedom else 0.0
-    return Sample(scores_S=scores_S, examples_G=mean_G, rest=rest, told=len(told), group=groups[0])
+    return Sample(scores_S=scores_S, examples_G=mean_G, rest=rest, told=told, group=there[0].group)
+
+
+def _contributions(runs: Sequence[Examples | Kept]) -> Floats | None:
+    """Those of runs, (S, G), of as many blocks as the first has; None for no runs. Those of means at once."""
+    kept = [run.values for run in runs if isinstance(run, Kept) and run.values is not None]
+    if kept and len(kept) == len(runs) and len({len(values) for values in kept}) == 1:
+        values_SN = np.stack(kept).astype(np.float64)
+        return np.asarray(values_SN - values_SN.mean(axis=1, keepdims=True))
+    found = [run.contributions() for run in runs]
+    return np.stack([x for x in found if len(x) == len(found[0])]) if found else None
 
 
 def interval(
@@ -177,18 +188,19 @@ def interval(
     per example.
     """
     k, x = sample.of_examples, sample.of_seeds
-    if np.isnan(k) and np.isnan(x):
+    if math.isnan(k) and math.isnan(x):
         return None
-    k, x = float(np.nan_to_num(k)), float(np.nan_to_num(x))
-    inside = bounds is not None and bool(np.isfinite(bounds).all())
+    k, x = (0.0 if math.isnan(variance) else min(variance, MOST) for variance in (k, x))
+    inside = bounds is not None and all(map(math.isfinite, bounds))
     freedom = 1e9
     if sample.examples_G is not None:
         freedom = len(sample.examples_G) - 1.0 if inside else float(freedom_of(sample.examples_G))
+    # One by one: in arrays of several numpy's powers differ from these in their last digit.
     reach = float(critical.quantile(confidence, k, x, max(sample.seeds - 1, 1), freedom))
     if inside and bounds is not None:
         return _wilson(sample, bounds, variance=k + x, reach=reach, confidence=confidence)
-    half = reach * float(np.sqrt(k + x))
-    low, high = bounds or (-np.inf, np.inf)
+    half = reach * math.sqrt(k + x)
+    low, high = bounds or (-math.inf, math.inf)
     return max(sample.mean - half, low), min(sample.mean + half, high)
 
 
@@ -208,9 +220,9 @@ def _wilson(
     else:
         size = spread / variance
     z = reach**2 / size
-    middle, half = (share + z / 2) / (1 + z), reach * np.sqrt(spread / size + z / (4 * size)) / (1 + z)
-    ends = bounds[0] + width * np.clip([middle - half, middle + half], 0.0, 1.0)
-    return min(float(ends[0]), sample.mean), max(float(ends[1]), sample.mean)
+    middle, half = (share + z / 2) / (1 + z), reach * math.sqrt(spread / size + z / (4 * size)) / (1 + z)
+    low, high = (bounds[0] + width * min(max(end, 0.0), 1.0) for end in (middle - half, middle + half))
+    return min(low, sample.mean), max(high, sample.mean)
 
 
 def freedom_of(values: Floats) -> Floats:

@@ -20,8 +20,6 @@ def read(model: type[Settings], defaults: Path, overrides: Sequence[str], *, tex
     """
     import yaml
 
-    from seqbench.composition.explain import explain, join
-
     given: dict[str, Any] = yaml.safe_load(defaults.read_text(encoding="utf-8"))
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -35,6 +33,8 @@ def read(model: type[Settings], defaults: Path, overrides: Sequence[str], *, tex
     try:
         return model.model_validate(given)
     except ValidationError as error:
+        from seqbench.composition.explain import explain, join
+
         raise join(explain(error, "", given, lambda _: model.model_fields)) from None
 
 

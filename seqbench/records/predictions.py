@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from seqbench.record import Artefact
 from seqbench.records.store import write_atomic
@@ -35,6 +33,9 @@ def write(
     after the other, rows in the order of the split. Of a user's own data also `line` (int64), in the split's file: its
     name is no part of it, so that a renamed file gives the same bytes.
     """
+    import pyarrow as pa  # not above: a board from its index needs none of it
+    import pyarrow.parquet as pq
+
     tables = []
     for split, by_row in predictions.items():
         references = task.references(split)
