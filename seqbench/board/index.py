@@ -1,4 +1,4 @@
-"""What a board needs of many records, in few files: `<results>/.index/`. A cache, made by boards and by nobody else.
+"""What a board needs of many records, in few files: `<results>/.index/`. A cache, made by boards and sweeps.
 
 An entry holds for a record whose file and whose predictions are the ones that were read: same inode, size, times of
 change. Anything else is read from the record itself, and an entry is only ever made of a record whose seal was checked.
@@ -11,8 +11,6 @@ file system's clock.
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import io
 import json
 import os
@@ -26,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seqbench.board.sources import checksum
 from seqbench.board.statistics import Examples, Kept
 from seqbench.records.pieces import Layout
 from seqbench.records.store import write_atomic
@@ -33,8 +32,6 @@ from seqbench.records.store import write_atomic
 FOLDER = ".index"
 SHARDS = 16  # files: a few new records change a few of them
 SETTLED = 2_000_000_000  # ns since a file's last change
-ROOT = Path(__file__).resolve().parents[2]
-DEPENDS = ("seqbench/board", "seqbench/record.py", "seqbench/records", "tasks/metrics")
 NOT_ASKED, WHY, HITS, VALUES, ADDED = -1, 0, 1, 2, 3  # kinds of what is known of the examples
 Stat = tuple[int, int, int, int]
 ABSENT: Stat = (0, 0, 0, 0)
@@ -207,13 +204,13 @@ class Index:
     def load(self) -> Iterator[tuple[int, Shard]]:
         """Every file that can be read and that this code made; the others are as if they weren't there."""
         for number in range(SHARDS):
-            if (shard := self._load(number)) is not None:
+            if (shard := self.read(number)) is not None:
                 yield number, shard
 
     def save(self, number: int, shard: Shard) -> None:
         """Write one file whole. Raises OSError."""
         ends = np.cumsum([len(part) for part in shard.parts], dtype=np.int64)
-        about = json.dumps({"key": _key(), "names": shard.names, "layouts": shard.layouts}).encode()
+        about = json.dumps({"key": checksum(), "names": shard.names, "layouts": shard.layouts}).encode()
         arrays = {
             "about": np.frombuffer(about, dtype=np.uint8),
             "parts": np.frombuffer(b"".join(shard.parts), dtype=np.uint8),
@@ -237,11 +234,12 @@ class Index:
     def _path(self, number: int) -> Path:
         return self.folder / f"{self.split}-{number:02d}.npz"
 
-    def _load(self, number: int) -> Shard | None:
+    def read(self, number: int) -> Shard | None:
+        """One file; None where there is none of this code."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
             with open(self._path(number), "rb") as file, np.load(file, allow_pickle=False) as found:
                 about: Mapping[str, Any] = json.loads(found["about"].tobytes())
-                if about["key"] != _key():
+                if about["key"] != checksum():
                     return None
                 blob, ends = found["parts"].tobytes(), found["ends"].tolist()
                 parts = [blob[start:end] for start, end in zip([0, *ends], ends, strict=False)]
@@ -256,14 +254,3 @@ class Index:
 
 
 _ARRAYS = ("stats_n8", "layout_n", "refs_nW", "examples_n4", "small", "large")
-
-
-@functools.cache
-def _key() -> str:
-    """Checksum of the code that entries come from, and of numpy's version."""
-    total = hashlib.sha256(np.__version__.encode())
-    for place in DEPENDS:
-        path = ROOT / place
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            total.update(file.relative_to(ROOT).as_posix().encode() + b"\0" + file.read_bytes())
-    return total.hexdigest()

@@ -70,6 +70,24 @@ def read_many(results: Path, names: Sequence[str], split: str) -> Reading:
     return Reading(found=found, rest=[name for name in unread if name not in found], indexed=indexed)
 
 
+def leave(results: Path, names: Sequence[str], split: str) -> set[str]:
+    """Put records that were written since into the index, file by file of it and without a look at the others there.
+
+    Returns those that it has now: not what is no record that can be read, nor what is too young. Raises OSError.
+    """
+    index = Index(results, split)
+    started = index.started()
+    made = encode(results, names, split)
+    replaced, there = set(made.names), set()
+    for number, rows in _by_file(made, started).items():
+        before = index.read(number)
+        kept = [row for row, name in enumerate(before.names) if name not in replaced] if before is not None else []
+        chosen = [(before, np.array(kept, dtype=np.int64))] if before is not None else []
+        index.save(number, joined([*chosen, (made, np.array(rows, dtype=np.int64))]))
+        there |= {made.names[row] for row in rows}
+    return there
+
+
 def decode(shard: Shard, rows: Sequence[int], split: str, there: Values) -> dict[str, Found]:
     """Entries as records. Pieces that several have are made once, column by column."""
     found: dict[str, Found] = {}
@@ -145,11 +163,7 @@ def _save(
     """Put new entries into the index, and take out those of files that are others by now."""
     rows: dict[int, list[tuple[Shard, list[int]]]] = {}
     for shard in made:
-        latest = np.maximum(shard.stats_n8[:, 2:4].max(axis=1), shard.stats_n8[:, 6:8].max(axis=1))
-        mine: dict[int, list[int]] = {}
-        for row in np.flatnonzero(latest < started - SETTLED).tolist():
-            mine.setdefault(shard_of(shard.names[row]), []).append(row)
-        for number, each in mine.items():
+        for number, each in _by_file(shard, started).items():
             rows.setdefault(number, []).append((shard, each))
     for number in range(SHARDS):
         if number not in rows and number not in changed:
@@ -157,3 +171,12 @@ def _save(
         chosen = [valid[number]] if number in valid else []
         chosen += [(shard, np.array(each, dtype=np.int64)) for shard, each in rows.get(number, [])]
         index.save(number, joined(chosen))
+
+
+def _by_file(shard: Shard, started: int) -> dict[int, list[int]]:
+    """Entries that the index may have, of files old enough by then, by the file of it."""
+    latest = np.maximum(shard.stats_n8[:, 2:4].max(axis=1), shard.stats_n8[:, 6:8].max(axis=1))
+    rows: dict[int, list[int]] = {}
+    for row in np.flatnonzero(latest < started - SETTLED).tolist():
+        rows.setdefault(shard_of(shard.names[row]), []).append(row)
+    return rows

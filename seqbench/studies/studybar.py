@@ -35,12 +35,14 @@ class StudyBar:
         lanes: int = 1,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        ended: Callable[[str], object] = lambda _: None,
     ) -> None:
         self.cells = {this: (title, steps, kind) for this, title, steps, kind in cells}
         self.lanes = lanes
         self.stream = stream if stream is not None else sys.stderr
         self.live = self.stream.isatty()
         self.clock = clock
+        self.ended = ended  # is told of each cell that has finished
         self.seconds: dict[str, float] = {}  # finished cell -> what it took
         self.begun: dict[str, float] = {}  # running cell -> when
         self.share: dict[str, float] = {}  # running cell -> how much of its steps
@@ -74,6 +76,7 @@ class StudyBar:
             self.share.pop(this, None)
             rest = f"  ({about(self.left())} left)" if len(self.seconds) < len(self.cells) else ""
             self.say(f"{self._count()} {self.cells[this][0]}  {what}  {spell(self.seconds[this])}{rest}")
+        self.ended(this)
 
     def say(self, line: str) -> None:
         """A line that stays."""

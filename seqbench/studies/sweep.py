@@ -18,6 +18,7 @@ from seqbench.records.claim import Claimed
 from seqbench.records.labels import as_asked
 from seqbench.records.store import Store
 from seqbench.report import Troubles, headline, told
+from seqbench.studies.indexing import Leaving
 from seqbench.studies.jobs import lanes
 from seqbench.studies.study import Cell, Plan, plan_sweep
 from seqbench.studies.studybar import StudyBar, ticking
@@ -56,19 +57,22 @@ def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | Sl
 def _sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | Slurm | None) -> int:
     plan = plan_sweep(overrides, loader=loader)
     missing = [cell for cell in plan.cells if not _stands(cell)]
+    leaving = Leaving(missing)
     print(announce(plan, len(plan.cells) - len(missing)), file=sys.stderr)
     for out in plan.left_out:
         print(f"  {out.encoder} x {out.task}: {out.reason}", file=sys.stderr)
     if launch is not None and not callable(launch):
-        troubles = _on_cluster(missing, launch)
+        troubles = _on_cluster(missing, launch, leaving)
     else:
-        troubles = _here(missing) if launch is None else _elsewhere(plan, missing, launch)
+        troubles = _here(missing, leaving) if launch is None else _elsewhere(plan, missing, launch)
     records = {cell.id: _found(cell, troubles) for cell in plan.cells}
     print(table(plan, records, troubles))
     for line in tracebacks(plan, records):
         print(line)
     done = all(_done(record) or this in troubles.elsewhere for this, record in records.items())
-    return 0 if _mirrored(plan, records) and done else 1
+    code = 0 if _mirrored(plan, records) and done else 1
+    leaving.rest()
+    return code
 
 
 def _mirrored(plan: Plan, records: dict[str, Record | None]) -> bool:
@@ -118,7 +122,7 @@ def _stands(cell: Cell) -> bool:
     return record is not None and as_asked(record, cell.config) is record and stands(record, cell.config)
 
 
-def _here(cells: list[Cell]) -> Troubles:
+def _here(cells: list[Cell], leaving: Leaving) -> Troubles:
     """Run cells on this machine: in this process, or where `jobs` says so in several at once, the longest first.
 
     Longest first, by steps, so that no lane works on a long cell at the end while the others have nothing to do.
@@ -127,7 +131,8 @@ def _here(cells: list[Cell]) -> Troubles:
     if jobs > 1:
         cells = sorted(cells, key=_weight, reverse=True)  # stable: cells of equal weight stay in the grid's order
     seeds = len({cell.config.seed for cell in cells}) > 1
-    bar = StudyBar([(cell.id, _title(cell, seeds), _weight(cell), cell.names.task) for cell in cells], lanes=jobs)
+    titles = [(cell.id, _title(cell, seeds), _weight(cell), cell.names.task) for cell in cells]
+    bar = StudyBar(titles, lanes=jobs, ended=leaving.ended)
     try:
         if jobs == 1:
             return _one_by_one(cells, bar)
@@ -160,10 +165,10 @@ def _one_by_one(cells: list[Cell], bar: StudyBar) -> Troubles:
     return troubles
 
 
-def _on_cluster(cells: list[Cell], slurm: Slurm) -> Troubles:
+def _on_cluster(cells: list[Cell], slurm: Slurm, leaving: Leaving) -> Troubles:
     """Each cell as a job of a cluster."""
     titles = [(cell.id, cell.title, _weight(cell), cell.names.task) for cell in cells]
-    bar = StudyBar(titles, lanes=slurm.settings.at_once)
+    bar = StudyBar(titles, lanes=slurm.settings.at_once, ended=leaving.ended)
     try:
         return slurm.run(cells, bar)
     finally:

@@ -165,7 +165,7 @@ def test_a_fresh_file_gets_no_entry(results: Path, monkeypatch: pytest.MonkeyPat
 def test_a_damaged_index_is_as_none(results: Path, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = collect.read(results, index=True)[0]
     if damage == "other code":
-        monkeypatch.setattr(index, "_key", lambda: "of other code")
+        monkeypatch.setattr(index, "checksum", lambda: "of other code")
     for path in (results / index.FOLDER).iterdir():
         content = path.read_bytes()
         middle = len(content) // 2
