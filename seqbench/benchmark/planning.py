@@ -37,7 +37,7 @@ def planned(*given, **keys):
     made = plan(*given, **keys)
     found["seconds"], found["cells"] = clock() - began, len(made.cells)
     return made
-def here(cells):
+def here(cells, leaving):
     found["mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     found["all"] = clock() - began
     print(json.dumps(found), flush=True)

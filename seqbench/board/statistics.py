@@ -72,12 +72,12 @@ class Examples:
         if self.aggregate is None:
             return np.asarray(self.values["value"] - self.values["value"].mean())
         n, score = len(self), self.score()
-        found = []
+        found, kept = [], np.ones(n, dtype=bool)
         for rows in blocks(n):
-            kept = np.ones(n, dtype=bool)
             kept[rows] = False
-            without = self.aggregate({name: x[kept] for name, x in self.values.items()}) if kept.any() else np.nan
-            found.append((n - len(rows)) * (score - without))
+            rest = {name: x[kept] for name, x in self.values.items()}
+            found.append((n - len(rows)) * (score - (self.aggregate(rest) if len(rows) < n else np.nan)))
+            kept[rows] = True
         contributions = np.array(found) * (len(found) / n)
         return np.asarray(contributions - contributions.mean())
 

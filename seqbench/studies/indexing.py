@@ -7,11 +7,10 @@ changes nothing else: whatever goes wrong is told at debug level alone, and what
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seqbench.board.sources import checksum
-from seqbench.studies.study import Cell
 
 SPLIT = "test"  # that of a board, unless another is asked for
 EVERY, PART = 256, 16  # new records, or that part of those left before, which the files of the index are written for
@@ -20,9 +19,10 @@ EVERY, PART = 256, 16  # new records, or that part of those left before, which t
 class Leaving:
     """Leaves entries of cells' records, now and then as they end, the rest when told to."""
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
+    def __init__(self, results: Mapping[str, Path]) -> None:
+        """`results` has the folder of each cell, by id."""
         checksum()  # of the code as it is now: it may be edited while a sweep goes on
-        self._results = {cell.id: Path(cell.config.results) for cell in cells}
+        self._results = results
         self._ended: set[str] = set()  # and have no entry yet
         self._since = 0  # how many of them since it was tried
         self._left: set[str] = set()

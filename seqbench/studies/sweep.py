@@ -57,7 +57,7 @@ def sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | Sl
 def _sweep(overrides: Sequence[str], *, loader: ConfigLoader, launch: Launch | Slurm | None) -> int:
     plan = plan_sweep(overrides, loader=loader)
     missing = [cell for cell in plan.cells if not _stands(cell)]
-    leaving = Leaving(missing)
+    leaving = Leaving({cell.id: Path(cell.config.results) for cell in missing})
     print(announce(plan, len(plan.cells) - len(missing)), file=sys.stderr)
     for out in plan.left_out:
         print(f"  {out.encoder} x {out.task}: {out.reason}", file=sys.stderr)
