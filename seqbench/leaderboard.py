@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 DEFAULTS = CONFIGS / "leaderboard.yaml"
 FILES = {"html": "index.html", "markdown": "leaderboard.md", "csv": "leaderboard.csv", "latex": "leaderboard.tex"}
 USER_ERROR = 2
-MANY = 1000  # runs of a board whose page is worth a process of its own
+MANY, MOST = 1000, 30_000  # runs of a board whose page is worth a process of its own, and the copies of memory it makes
 HELP = """python scripts/leaderboard.py [--config-dir FOLDER] [study=NAME] [key=value ...] [--cfg]
 
 The board of a study or, without one, of all records. What was typed for `train.py -m` beside the study, such as
@@ -194,7 +194,8 @@ def _write(board: Board, settings: Settings, out: Path) -> list[str]:
         return [page.frame(board) if name == "html" else tables[name](board) for name in formats]
 
     works = [drawn, read]
-    data, texts = at_once(works) if workers(len(board.runs) // MANY) > 1 else [work() for work in works]
+    several = len(board.runs) <= MOST and workers(len(board.runs) // MANY) > 1
+    data, texts = at_once(works) if several else [work() for work in works]
     lines = []
     try:
         out.mkdir(parents=True, exist_ok=True)

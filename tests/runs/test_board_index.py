@@ -7,15 +7,16 @@ import json
 import os
 import re
 import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from seqbench import leaderboard
+from seqbench import cores, leaderboard
 from seqbench.benchmark import made_up
-from seqbench.board import collect, index, reading
+from seqbench.board import collect, index, latex, page, reading
 from seqbench.board.statistics import Examples
 from seqbench.errors import RecordError
 from seqbench.record import Point, Record
@@ -71,6 +72,26 @@ def test_the_same_bytes_without_index_with_a_new_one_and_with_an_old_one(
     monkeypatch.setattr(reading, "_encode_all", lambda _, names, __: unknown.extend(names) or [])
     assert board(results, tmp_path / "board") == slow
     assert unknown == ["damaged"]
+
+
+def test_tables_made_in_a_process_beside_the_page_are_the_same(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The title holds what stands in the page for its data."""
+    title = f"title={page.DATA}"
+    alone = board(results, tmp_path / "board", title)
+    assert alone["index.html"].count(page.DATA.encode()) == 0
+    monkeypatch.setattr(leaderboard, "MANY", 1)
+    monkeypatch.setattr(cores, "cores", lambda: 2)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
+    here: list[Any] = []
+    render = latex.render
+    monkeypatch.setattr(latex, "render", lambda it: here.append(it) or render(it))
+    assert board(results, tmp_path / "board", title) == alone
+    assert not here
+    monkeypatch.setattr(leaderboard, "MOST", 10)
+    assert board(results, tmp_path / "board", title) == alone
+    assert here
 
 
 def test_an_old_index_opens_no_record(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
