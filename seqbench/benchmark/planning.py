@@ -96,7 +96,7 @@ def measure(settings: Settings) -> list[Row]:
         start = time.perf_counter()
         subprocess.run([sys.executable, "-c", "import torch, seqbench.run, os; os._exit(0)"], check=True, cwd=ROOT)
         imports.append(time.perf_counter() - start)
-    rows = [alone("start of the process, torch and Lightning", imports, unit="s", goal=None, better="lower")]
+    rows = [alone("start of the process, with torch", imports, unit="s", goal=None, better="lower")]
     for shape in ((2, 2, 2),) if settings.quick else ((400, 5, 5), (40, 25, 10)):
         made = [plan(grid(*shape), settings.clock) for _ in range(repeats)]
         what = f"study of {' x '.join(map(str, shape))} planned"
