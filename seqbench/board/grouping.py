@@ -16,6 +16,7 @@ from seqbench.board.identity import Flat
 from seqbench.board.model import Column, Row, Run
 from seqbench.board.text import Scale
 from seqbench.record import DataFile, SplitFacts, TaskFacts
+from seqbench.records.labels import is_own, of_a_file
 from seqbench.records.memo import Memo
 
 
@@ -37,6 +38,7 @@ class Item:
 
 
 Groups = dict[tuple[str, str], tuple[Flat, list[Item]]]  # columns of one name: by task and by data
+Bases = dict[str, Counter[str]]  # how many finished runs each data has, by task
 
 
 def items_of(entries: Sequence[Entry], expected: Sequence[Expected]) -> list[Item]:
@@ -77,12 +79,19 @@ def items_of(entries: Sequence[Entry], expected: Sequence[Expected]) -> list[Ite
 
 
 def columns_of(items: Sequence[Item], split: str) -> list[Column]:
-    """One per task, version and set of examples; names with what differs where one task has several."""
+    """One per task, version and set of examples; names with what differs where one task has several.
+
+    A run without a finished one's data (failed, not run) goes where its task's finished ones are; one that failed on a
+    user's own files, which its record has, where those are that read the same bytes, under whatever name.
+    """
     by_label: dict[str, list[Item]] = {}
     for item in items:
         by_label.setdefault(item.task_label, []).append(item)
     found: dict[str, Groups] = {}
     flatten, frozen, facts_of = Memo(identity.flatten), Memo(identity.frozen), Memo(_data_facts)
+    known: dict[str, Flat] = {}  # the facts of finished runs
+    read: dict[tuple[str, str, str], Counter[str]] = {}  # how many of them, by task and own bytes
+    sorted_out: list[tuple[str, list[tuple[Item, Flat, str, Flat | None]], Bases]] = []
     nothing: dict[str, Any] = {}
     for label, members in sorted(by_label.items()):
         places = _places(members)
@@ -91,15 +100,25 @@ def columns_of(items: Sequence[Item], split: str) -> list[Column]:
         flats = _without_seeds(flats, members)
         bases = [frozen(flat) for flat in flats]
         facts = [_facts_of(item, split, facts_of) for item in members]
-        common: dict[str, Counter[str]] = {}
-        for base, fact in zip(bases, facts, strict=True):
+        common: Bases = {}
+        for item, base, fact in zip(members, bases, facts, strict=True):
             if fact is not None:
-                common.setdefault(base, Counter())[frozen(fact)] += 1
+                known[key := frozen(fact)] = fact
+                common.setdefault(base, Counter())[key] += 1
+                if "files" in fact:
+                    read.setdefault((item.task, base, fact["files"]), Counter())[key] += 1
+        sorted_out.append((label, list(zip(members, flats, bases, facts, strict=True)), common))
+    for label, rows, common in sorted_out:
         keyed = found.setdefault(label, {})
-        for item, flat, base, fact in zip(members, flats, bases, facts, strict=True):
-            # a run without finished data (failed, not run) goes where its task's finished ones are
-            key = frozen(fact) if fact else common[base].most_common(1)[0][0] if base in common else ""
-            keyed.setdefault((base, key), ({**flat, **(fact or {})}, []))[1].append(item)
+        for item, flat, base, fact in rows:
+            if fact is None and item.entry and (own := _files(item.entry.record.data)):
+                same = read.get((item.task, base, own), Counter())
+                here = Counter({key: n for key, n in same.items() if key in common.get(base, ())})
+                fact = {"files": own}
+                key = (here or same).most_common(1)[0][0] if same else frozen(fact)
+            else:
+                key = frozen(fact) if fact else common[base].most_common(1)[0][0] if base in common else ""
+            keyed.setdefault((base, key), ({**flat, **known.get(key, fact or {})}, []))[1].append(item)
     notices = _join_renamed(found)
     columns = []
     for label, keyed in found.items():
@@ -137,8 +156,11 @@ def _join_renamed(found: Mapping[str, Groups]) -> dict[int, tuple[str, ...]]:
 
 def _has_the_files_name(label: str, group: Sequence[Item]) -> bool:
     """Whether a column was named by SeqBench, of the file that it reads, and not by `task_label`."""
-    named = label.startswith(f"{group[0].task}: ")
-    return named and all(item.config.get("task_label") != label for item in group)
+    if not label.startswith(f"{group[0].task}: "):
+        return False
+    records = [item.entry.record for item in group if item.entry and any(map(is_own, item.entry.record.data))]
+    named = all(of_a_file(label, group[0].task, record.config, record.data) for record in records)
+    return bool(records) and named and all(item.config.get("task_label") != label for item in group)
 
 
 def _facts_of(item: Item, split: str, of: Memo[Flat]) -> Flat | None:
@@ -151,19 +173,21 @@ def _facts_of(item: Item, split: str, of: Memo[Flat]) -> Flat | None:
 def _data_facts(task: TaskFacts, facts: SplitFacts, data: Sequence[DataFile]) -> Flat:
     """What the scores are of; of a user's own files all bytes: test examples don't tell what was trained on."""
     found: Flat = {"version": task.version, "data_version": task.data_version, "examples": facts.sha256}
-    own = [fact.sha256 for fact in data if _is_own(fact)]
-    return {**found, "files": hashlib.sha256(" ".join(own).encode()).hexdigest()} if own else found
+    own = _files(data)
+    return {**found, "files": own} if own else found
 
 
-def _is_own(fact: DataFile) -> bool:
-    return fact.url == f"file:{fact.name}"
+def _files(data: Sequence[DataFile]) -> str:
+    """One checksum of all of a user's own files, in their order; empty where there are none."""
+    own = [fact.sha256 for fact in data if is_own(fact)]
+    return hashlib.sha256(" ".join(own).encode()).hexdigest() if own else ""
 
 
 def _places(members: Sequence[Item]) -> set[str]:
     """Names of the files that the records were made of, as far as they are files of the user's own."""
     lists = {id(item.entry.record.data): item.entry.record.data for item in members if item.entry}
     data = [fact for facts in lists.values() for fact in facts]
-    return {fact.name for fact in data if _is_own(fact)}
+    return {fact.name for fact in data if is_own(fact)}
 
 
 def _without(flat: Flat, places: set[str]) -> Flat:

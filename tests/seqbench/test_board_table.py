@@ -16,7 +16,7 @@ from seqbench.board.model import Board, Cell, Column
 from seqbench.board.summary import Method
 from seqbench.board.table import build
 from seqbench.composition.sections import Trainer
-from seqbench.record import DataFile
+from seqbench.record import DataFile, Status
 from seqbench.records.decisive import TRAINER, TRAINER_IF_SET
 from seqbench.records.store import Store
 from tests.seqbench import board_records as made
@@ -419,6 +419,102 @@ def test_own_data_under_a_new_name_is_the_same_column(tmp_path: Path) -> None:
         "own_classification: opinions.csv (files=ffe054)",
         "stars",
     ]
+
+
+class Own:
+    """Records of runs on own files, each newer than the one before."""
+
+    def __init__(self, results: Path) -> None:
+        self.results, self.made = results, 0
+
+    def ran(self, encoder: str, *, status: Status = "finished", typed: str | None = None, **files: str) -> None:
+        """One on files: by name their content; the first names the column, but for what was typed."""
+        self.made += 1
+        names = [f"{name}.csv" for name in files]
+        record = made.write(
+            self.results,
+            task="own_classification",
+            task_label=typed or f"own_classification: {names[0]}",
+            encoder=encoder,
+            status=status,
+            reason=None if status == "finished" else "boom",
+            files=[
+                DataFile(name=name, url=f"file:{name}", sha256=content * 64)
+                for name, content in zip(names, files.values(), strict=True)
+            ],
+            task__data__rows=f"in/{names[0]}",
+        )
+        record.config["task_label"] = typed
+        Store(self.results).write(record.model_copy(update={"started": f"2026-01-{self.made:02d}"}))
+
+    def columns(self) -> dict[str, set[str]]:
+        """Which encoders ran, by column."""
+        board = board_of(self.results)
+        found: dict[str, set[str]] = {column.label: set() for column in board.columns}
+        for column, row, one in board.in_order():
+            if one.seeds or one.failures:
+                found[column.label].add(row.label)
+        return found
+
+
+def test_a_run_that_failed_on_own_data_stands_with_those_of_its_bytes(tmp_path: Path) -> None:
+    own = Own(tmp_path)
+    own.ran("tcn", status="failed", b="a")
+    own.ran("lstm", a="a")
+    assert own.columns() == {"own_classification: a.csv": {"lstm", "tcn"}}
+    own.ran("gru", b="a")
+    own.ran("cnn", status="failed", c="a")
+    assert own.columns() == {"own_classification: c.csv": {"cnn", "gru", "lstm", "tcn"}}
+    own.ran("mlp", status="failed", c="e")  # other bytes under the same name
+    assert sorted(map(sorted, own.columns().values())) == [["cnn", "gru", "lstm", "tcn"], ["mlp"]]
+
+
+def test_runs_that_all_failed_on_own_data_stand_by_its_bytes(tmp_path: Path) -> None:
+    own = Own(tmp_path)
+    own.ran("lstm", status="failed", a="a")
+    own.ran("gru", status="failed", b="e")
+    assert len(own.columns()) == 2
+    own.ran("tcn", status="failed", c="e")
+    assert own.columns() == {"own_classification: a.csv": {"lstm"}, "own_classification: c.csv": {"gru", "tcn"}}
+
+
+def test_runs_that_all_failed_before_their_data_were_known_are_not_joined(tmp_path: Path) -> None:
+    own = Own(tmp_path)
+    for encoder, name in (("lstm", "a"), ("gru", "b")):
+        own.ran(encoder, status="failed", **{name: "a"})
+    for record in Store(tmp_path).all()[0]:
+        Store(tmp_path).write(record.model_copy(update={"data": []}))
+    assert len(own.columns()) == 2
+
+
+@pytest.mark.parametrize("typed", ["own_classification: Mine", "own_classification: a.csv"])
+def test_a_typed_name_that_begins_as_the_tasks_is_a_column_of_its_own(tmp_path: Path, typed: str) -> None:
+    own = Own(tmp_path)
+    own.ran("lstm", typed=typed, a="a")
+    own.ran("gru", b="a")
+    assert own.columns() == {typed: {"lstm"}, "own_classification: b.csv": {"gru"}}
+    own.ran("tcn", a="a")  # the file's name, and one that typed it
+    assert own.columns()[typed] == ({"lstm", "tcn"} if typed.endswith("a.csv") else {"lstm"})
+    assert (
+        "gru" in own.columns()["own_classification: b.csv" if typed.endswith("a.csv") else "own_classification: a.csv"]
+    )
+
+
+def test_names_typed_later_in_records_of_before_are_no_files(tmp_path: Path) -> None:
+    own = Own(tmp_path)
+    own.ran("lstm", typed="own_classification: Mine", a="a")
+    [record] = Store(tmp_path).all()[0]
+    Store(tmp_path).write(record.model_copy(update={"config": {**record.config, "task_label": None}}))
+    own.ran("gru", b="a")
+    assert len(own.columns()) == 2
+
+
+def test_all_bytes_of_own_files_make_a_column_and_their_roles(tmp_path: Path) -> None:
+    own = Own(tmp_path)
+    own.ran("lstm", a="a", valid="b", test="c")
+    own.ran("gru", a="a", valid="d", test="c")  # another file of validation
+    own.ran("tcn", a="b", valid="a", test="c")  # two that change roles
+    assert sorted(map(sorted, own.columns().values())) == [["gru"], ["lstm"], ["tcn"]]
 
 
 def test_a_plans_labels_count_on_its_board(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from seqbench.composition.compose import own_loader
 from seqbench.config import RunConfig
+from seqbench.record import DataFile, Record
 from seqbench.records.labels import as_asked, column_label, row_label
 from seqbench.run import run
 from seqbench.studies.study import plan_sweep
@@ -73,3 +74,44 @@ def test_a_column_has_the_name_that_its_file_has_now(tmp_path: Path) -> None:
     old.rename(new)
     kept = run(config(*plain, f"task.data.train={new}"))
     assert [one.record.task.label for one in (typed, kept)] == ["Mine", "Mine"]
+
+
+def recorded(tmp_path: Path, config: RunConfig, label: str, *files: str) -> Record:
+    """The record of a run of a config, under whatever name of its column."""
+    data = [DataFile(name=name, url=f"file:{name}", sha256="a" * 64) for name in files]
+    record = made.write(tmp_path, task=config.names.task, task_label=label, files=data)
+    return record.model_copy(update={"config": {**record.config, "task": config.task}})
+
+
+@pytest.fixture
+def two_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / name).write_text("text,label\n")
+
+
+@pytest.mark.usefixtures("two_files")
+def test_a_typed_name_that_begins_as_a_tasks_does_stays(tmp_path: Path) -> None:
+    """Of a built-in task, and of own data: typed at the first run or later, in old records and in those of today."""
+    own = config("task=own_classification", "task.data.train=a.csv")
+    moved = config("task=own_classification", "task.data.train=b.csv")
+    easy = recorded(tmp_path, config("task=digits"), "digits: easy")
+    mine = recorded(tmp_path, own, "own_classification: Mine", "a.csv")
+    assert as_asked(easy, config("task=digits")) is easy
+    assert [as_asked(mine, one) is mine for one in (own, moved)] == [True, True]
+    for name in ("Mine", "a.csv", "other.csv"):
+        typed = f"own_classification: {name}"
+        asking = config("task=own_classification", "task.data.train=a.csv", f"task_label='{typed}'")
+        for label in ("own_classification: a.csv", "stars", typed):
+            known = as_asked(recorded(tmp_path, own, label, "a.csv"), asking)
+            assert known.task.label == typed
+            assert [as_asked(known, one) is known for one in (own, moved, asking)] == [True, True, True]
+
+
+@pytest.mark.usefixtures("two_files")
+def test_a_column_has_the_name_of_the_file_trained_on_where_two_change_names(tmp_path: Path) -> None:
+    before = config("task=own_classification", "task.data.train=a.csv", "task.data.test=b.csv")
+    after = config("task=own_classification", "task.data.train=b.csv", "task.data.test=a.csv")
+    record = recorded(tmp_path, before, "own_classification: a.csv", "a.csv", "b.csv")
+    assert as_asked(record, before) is record
+    assert as_asked(record, after).task.label == "own_classification: b.csv"
