@@ -7,7 +7,9 @@ import hashlib
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,8 @@ from seqbench.record import Artefact
 from seqbench.records.store import write_atomic
 
 if TYPE_CHECKING:  # provenance needs none of torch
+    import pyarrow as pa
+
     from tasks.base import Score, Task
 
 NAME = "predictions.parquet"
@@ -34,7 +38,6 @@ def write(
     name is no part of it, so that a renamed file gives the same bytes.
     """
     import pyarrow as pa  # not above: a board from its index needs none of it
-    import pyarrow.parquet as pq
 
     tables = []
     for split, by_row in predictions.items():
@@ -52,11 +55,28 @@ def write(
             for statistic, values in score.statistics.items():
                 columns[f"{name}/{statistic}"] = pa.array(np.asarray(values, dtype=np.float64))
         tables.append(pa.table(columns))
-    buffer = io.BytesIO()
-    pq.write_table(pa.concat_tables(tables, promote_options="default"), buffer, compression="zstd")
-    content = buffer.getvalue()
+    content = _bytes(pa.concat_tables(tables, promote_options="default"))
     write_atomic(folder / NAME, content)
     return Artefact(path=NAME, sha256=hashlib.sha256(content).hexdigest())
+
+
+def without_lines(table: pa.Table) -> str:
+    """Checksum of the file as it was before rows of own data had their lines: all else is in it."""
+    import pyarrow as pa
+
+    table = table.select([name for name in table.column_names if name != "line"]).combine_chunks()
+    counts = Counter(table["split"].to_pylist())  # in the file's order; each is a piece of its own, as `write` has it
+    starts = [0, *accumulate(counts.values())]
+    pieces = [table.slice(start, count) for start, count in zip(starts, counts.values(), strict=False)]
+    return hashlib.sha256(_bytes(pa.concat_tables(pieces))).hexdigest()
+
+
+def _bytes(table: pa.Table) -> bytes:
+    import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
 
 
 def one_class(task: Task, predictions: Mapping[str, Mapping[int, Any]]) -> dict[str, str]:

@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
 from seqbench.composition.compose import own_loader
 from seqbench.records import claim as claims
-from seqbench.records import verified
+from seqbench.records import predictions, verified
 from seqbench.records.claim import claim, holder
 from seqbench.records.store import read
 from seqbench.run import run
@@ -174,6 +175,22 @@ def test_data_where_it_was_needs_no_word(own: tuple[Path, Path], capsys: pytest.
     found = outcome(capsys, f"run={path}")
     assert found["verdict"] == "impossible"
     assert found["reason"].startswith("data file stars.csv: sha256 ")
+
+
+def test_a_record_from_before_rows_had_their_lines_is_verified_alone(
+    own: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As published ones are, without the file of predictions: its checksum was that of the file without lines."""
+    path, _ = own
+    file = path.parent / predictions.NAME
+    before = predictions.without_lines(parquet.read_table(file))
+    file.unlink()
+    edit(path, lambda record: record["predictions"].update(sha256=before))
+    found = outcome(capsys, f"run={path}")
+    assert (found["verdict"], found["rows_moved"]) == ("identical", 0)
+    assert found["rows"] > 0
+    edit(path, lambda record: record["predictions"].update(sha256="0" * 64))
+    assert outcome(capsys, f"run={path}")["reason"].endswith("predictions differ")
 
 
 def test_data_of_a_run_that_reads_no_own_files(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,26 @@ def test_rows_of_own_data_have_their_lines_and_not_their_files(tmp_path: Path) -
     predictions.write(tmp_path, task, given, {split: {"hits": score} for split in given})
     table = pq.read_table(tmp_path / predictions.NAME)
     assert table["line"].to_pylist() == [None, None, 9, 4]
+    task.examples["test"] = [replace(example, line=None) for example in task.examples["test"]]
+    before = predictions.write(tmp_path, task, given, {split: {"hits": score} for split in given})
+    assert predictions.without_lines(table) == before.sha256
     assert not any("a.csv" in str(row) for row in table.to_pylist())
+
+
+class Twice(ToyTask):
+    """Two references an example."""
+
+    def references(self, split: str) -> list[Any]:
+        return [one for one in super().references(split) for _ in range(2)]
+
+
+def test_rows_that_are_no_examples_have_no_lines(tmp_path: Path) -> None:
+    task = Twice(data=ToyData(rows=6, seed=3), metrics=[Hits()], max_length=7)
+    task.setup()
+    task.examples["test"] = [replace(example, line=i) for i, example in enumerate(task.examples["test"])]
+    score = Score(metric=Hits(), value=0.5, n=4, statistics={"value": column([1.0, 0.0, 1.0, 0.0])})
+    predictions.write(tmp_path, task, {"test": dict.fromkeys(range(4), "no")}, {"test": {"hits": score}})
+    assert "line" not in pq.read_table(tmp_path / predictions.NAME).column_names
 
 
 class Known(Classification):
