@@ -94,11 +94,7 @@ class Columns:
 
 
 def _value(value: Any, kind: TargetType, where: str, role: str) -> Any:
-    if isinstance(value, bytes):  # text of a Parquet file whose writer did not say so
-        try:
-            value = value.decode()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: byte 0x{value[error.start]:02x} is not UTF-8; save the column as text") from None
+    value = _decoded(value, where)
     if value is None or (isinstance(value, float) and math.isnan(value)):
         raise DataError(f"{where}: the value is missing; fill it in or take the row out")
     if isinstance(value, str) and not value.strip():
@@ -110,6 +106,16 @@ def _value(value: Any, kind: TargetType, where: str, role: str) -> Any:
     if isinstance(value, (list, dict)):
         raise DataError(f"{where}: {value!r:.60} is not text; lists of words need task.data.{role}_type=words")
     return _text(str(value), where)
+
+
+def _decoded(value: Any, where: str) -> Any:
+    """Text of a Parquet file whose writer did not say so; anything else as it is."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: byte 0x{value[error.start]:02x} is not UTF-8; save the column as text") from None
 
 
 def _text(value: str, where: str) -> str:
@@ -143,8 +149,8 @@ def _numbers(value: Any, where: str) -> list[float]:
 def _words(value: Any, where: str) -> list[str]:
     if isinstance(value, str):
         return _text(value, where).split()
-    if isinstance(value, (list, tuple)) and value and all(isinstance(word, (str, int)) for word in value):
-        words = [_text(str(word), where) for word in value]
+    if isinstance(value, (list, tuple)) and value and all(isinstance(word, (str, int, bytes)) for word in value):
+        words = [_text(str(_decoded(word, where)), where) for word in value]
         if all(words):
             return words
     raise DataError(f"{where}: {value!r:.60} is not a list of words, none of them empty")

@@ -71,7 +71,8 @@ def _check_delimiter(text: str, where: str, delimiter: str, quoted: bool, column
     """Raise DataError if another delimiter finds the columns, or several where this one finds but a `single` one."""
     line = next(line for line in BREAK.split(text) if line)
     if note := re.fullmatch("sep=(.)", line, re.IGNORECASE):
-        raise DataError(f"{where}: {line!r} is a note to Excel, not the header; take it out and set {_typed(note[1])}")
+        remedy = "" if note[1] == delimiter else f" and set {_typed(note[1])}"
+        raise DataError(f"{where}: {line!r} is a note to Excel, not the header; take it out{remedy}")
     found = {
         other: next(csv.reader([line], delimiter=other, quoting=_quoting(quoted)))
         for other in LOOKED_FOR

@@ -138,6 +138,7 @@ BAD: list[tuple[str, str | bytes, dict[str, Any], str]] = [
         {},
         r"line 1: 'sep=;' is a note to Excel, .* set 'task\.data\.delimiter=\";\"'",
     ),
+    ("a.csv", "sep=,\ntext,label\nx,1\n", {}, r"line 1: 'sep=,' is a note to Excel, not the header; take it out$"),
     ("a.tsv", "text,label\nx,1\n", {}, r"by a tab; the file looks separated by ','"),
     ("a.csv", "a,x;label;text\nx,1\n", {}, r"looks separated by ';'"),
     ("a.csv", "a,x;y;z\nx,1\n", {}, r"no column 'text'; there are: 'a', 'x;y;z'"),
@@ -267,6 +268,11 @@ def test_shares_are_exact_seeded_and_keep_equal_sources_together(tmp_path: Path)
 def test_text_that_parquet_holds_as_bytes(tmp_path: Path) -> None:
     parquet.write_table(pyarrow.table({"text": ["é".encode()], "label": [b"1"]}), tmp_path / "a.parquet")
     assert pairs(files(tmp_path / "a.parquet")) == [("é", "1")]
+    parquet.write_table(pyarrow.table({"text": [["é".encode(), b"a b"]], "label": ["1"]}), tmp_path / "a.parquet")
+    assert pairs(files(tmp_path / "a.parquet", source_type="words")) == [(["é", "a b"], "1")]
+    parquet.write_table(pyarrow.table({"text": [[b"caf\xe9"]], "label": ["1"]}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet row 1, column 'text': byte 0xe9 is not UTF-8"):
+        pairs(files(tmp_path / "a.parquet", source_type="words"))
     parquet.write_table(pyarrow.table({"text": [b"x", b"caf\xe9"], "label": ["1", "2"]}), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet row 2, column 'text': byte 0xe9 is not UTF-8"):
         pairs(files(tmp_path / "a.parquet"))
