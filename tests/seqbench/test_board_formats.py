@@ -223,6 +223,13 @@ def test_words_for_sizes_and_times() -> None:
     assert [text.size(v) for v in (None, 0, 999, 1234, 999_950, 2.5e12)] == ["–", "0", "999", "1.23k", "1M", "2.5T"]
     assert [text.seconds(v) for v in (None, 3.21, 59, 130, 7200)] == ["–", "3.2 s", "59 s", "2.2 min", "2.0 h"]
     assert [text.milliseconds(v) for v in (0.834, 12.44, 150.2)] == ["0.83", "12.4", "150"]
+    assert [text.mebibytes(v) for v in (None, 840.4, 2048, 10_239, 10_240)] == [
+        "–",
+        "840 MiB",
+        "2048 MiB",
+        "10239 MiB",
+        "10.0 GiB",
+    ]
     assert words._letters(0) + words._letters(25) + words._letters(26) == "AZAA"
 
 

@@ -122,6 +122,14 @@ def test_a_speed_up_out_of_reach_of_any_row_is_told_at_once(key: str) -> None:
         make(**{key: most - 0.01}, plain_steps=0)(rows(10))
 
 
+def test_the_most_is_of_the_row_that_gives_it_and_not_of_the_longest() -> None:
+    """Of a long row attention is the first layer's, whole: three layers of 32 gain most on 31 states."""
+    small = {"dim": 32, "hidden": 64}
+    each = [elimination.most(3, length, **small) for length in (30, 31, 512)]
+    assert each[0] < each[1] == each[2] == elimination.speed_up([1] * 3, 31, **small)
+    assert elimination.speed_up([1] * 3, 512, **small) < each[2]
+
+
 def test_counts_are_at_least_one_and_exact_where_a_part_is_whole() -> None:
     assert [elimination.kept(alpha, 10) for alpha in (1.0, 0.7, 0.71, 0.1, 1e-9)] == [10, 7, 8, 1, 1]
 

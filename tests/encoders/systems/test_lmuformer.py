@@ -21,6 +21,7 @@ from scipy.signal import cont2discrete
 from torch import Tensor
 
 from encoders.base import InputSpec, Sequences
+from encoders.blocks import legendre as blocks
 from encoders.blocks.convolution import Convolution
 from encoders.blocks.legendre import LegendreMemory, discretised
 from encoders.systems.lmuformer_parts import LegendreMixer
@@ -343,3 +344,11 @@ def test_convolution_reads_ahead_as_far_as_it_says() -> None:
 def test_an_order_whose_transition_has_no_room_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=r"encoder\.order: 5000 numbers, .*; use 4096 or less"):
         make(name, order=5000)
+
+
+def test_an_order_of_the_most_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its matrix, of minutes, left out."""
+    monkeypatch.setattr(blocks, "discretised", lambda order, window: (torch.eye(1), torch.ones(1)))
+    assert blocks.LegendreMemory(order=4096, window=8, length=3).response.shape == (1, 3)
+    with pytest.raises(ValueError, match="4097 numbers"):
+        blocks.LegendreMemory(order=4097, window=8, length=3)
