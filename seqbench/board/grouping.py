@@ -113,9 +113,8 @@ def columns_of(items: Sequence[Item], split: str) -> list[Column]:
         for item, flat, base, fact in rows:
             if fact is None and item.entry and (own := _files(item.entry.record.data)):
                 same = read.get((item.task, base, own), Counter())
-                here = Counter({key: n for key, n in same.items() if key in common.get(base, ())})
                 fact = {"files": own}
-                key = (here or same).most_common(1)[0][0] if same else frozen(fact)
+                key = same.most_common(1)[0][0] if same else frozen(fact)
             else:
                 key = frozen(fact) if fact else common[base].most_common(1)[0][0] if base in common else ""
             keyed.setdefault((base, key), ({**flat, **known.get(key, fact or {})}, []))[1].append(item)
@@ -139,7 +138,7 @@ def _join_renamed(found: Mapping[str, Groups]) -> dict[int, tuple[str, ...]]:
     same: dict[tuple[str, tuple[str, str]], list[str]] = {}
     for label, keyed in found.items():
         for key, (_, group) in keyed.items():
-            if key[1] and _has_the_files_name(label, group):
+            if _has_the_files_name(label, group):
                 same.setdefault((group[0].task, key), []).append(label)
     told: dict[int, tuple[str, ...]] = {}
     for (_, key), labels in same.items():
@@ -159,8 +158,7 @@ def _has_the_files_name(label: str, group: Sequence[Item]) -> bool:
     if not label.startswith(f"{group[0].task}: "):
         return False
     records = [item.entry.record for item in group if item.entry and any(map(is_own, item.entry.record.data))]
-    named = all(of_a_file(label, group[0].task, record.config, record.data) for record in records)
-    return bool(records) and named and all(item.config.get("task_label") != label for item in group)
+    return bool(records) and all(of_a_file(label, group[0].task, record.config, record.data) for record in records)
 
 
 def _facts_of(item: Item, split: str, of: Memo[Flat]) -> Flat | None:

@@ -421,6 +421,15 @@ def test_own_data_under_a_new_name_is_the_same_column(tmp_path: Path) -> None:
     ]
 
 
+def test_a_failed_run_names_no_column(tmp_path: Path) -> None:
+    """Whichever record comes first, what differs is told by those that finished."""
+    for seed, rows in enumerate("aab"):
+        made.write(tmp_path, seed=seed, data_sha256=rows * 64)
+    for encoder in "defghijk":
+        made.write(tmp_path, encoder=encoder, status="failed", reason="boom")
+    assert [c.label for c in board_of(tmp_path).columns] == ["listops (examples=aaaaaa)", "listops (examples=bbbbbb)"]
+
+
 class Own:
     """Records of runs on own files, each newer than the one before."""
 
@@ -482,8 +491,10 @@ def test_runs_that_all_failed_before_their_data_were_known_are_not_joined(tmp_pa
     own = Own(tmp_path)
     for encoder, name in (("lstm", "a"), ("gru", "b")):
         own.ran(encoder, status="failed", **{name: "a"})
-    for record in Store(tmp_path).all()[0]:
-        Store(tmp_path).write(record.model_copy(update={"data": []}))
+    one, other = Store(tmp_path).all()[0]
+    for record in (one, other):  # of one task, to the letter
+        config = {**record.config, "task": one.config["task"]}
+        Store(tmp_path).write(record.model_copy(update={"data": [], "config": config}))
     assert len(own.columns()) == 2
 
 
