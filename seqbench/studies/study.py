@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from encoders.base import Encoder
     from tasks.base import Task
 
+Pair = tuple[str, str, str, tuple[str, ...], bool]
 MANY = 128  # pairs that are worth a process of their own
 
 
@@ -143,7 +144,7 @@ def _plan(grid: Grid, loader: ConfigLoader) -> Plan:
     vary = [name for name in grid.dimensions if name not in ("encoder", "task", "seed")]
     hashed, data = _by_allowed(identity.without_paths), Memo(identity.data_identity)
     for row in rows:
-        pair = key(row.config.encoder, row.config.task)
+        pair = _pair(row.config, key)
         if pair in left_out:
             continue
         try:
@@ -288,15 +289,21 @@ class _Refusal:
     apart: bool
 
 
-def _left_out(configs: Sequence[RunConfig], tasks: Mapping[str, Task], key: Callable[..., str]) -> dict[str, LeftOut]:
+def _pair(config: RunConfig, key: Callable[..., str]) -> Pair:
+    """All of a config that decides whether its encoder and its task can be together, and how that is told."""
+    nodes, names = key(config.encoder, config.task), config.names
+    return nodes, names.encoder, names.task, tuple(config.allowed), config.trainer.padding_free
+
+
+def _left_out(configs: Sequence[RunConfig], tasks: Mapping[str, Task], key: Callable[..., str]) -> dict[Pair, LeftOut]:
     """The pairs that can't be: each tried on the meta device once, many of them in a process for each core.
 
-    An encoder that can be built for no task at all is a mistake: ConfigError. One that can be built for some task is in
-    order by itself, so it is the pair that is left out.
+    An encoder that can be built for no task at all is a mistake: ConfigError. One that can be built for some task, or
+    with trainer.padding_free=false alone, is in order by itself, so it is the pair that is left out, with that setting.
     """
-    pairs: dict[str, RunConfig] = {}
+    pairs: dict[Pair, RunConfig] = {}
     for config in configs:
-        pairs.setdefault(key(config.encoder, config.task), config)
+        pairs.setdefault(_pair(config, key), config)
     alike = _fed_alike(pairs, tasks, key)
     count = workers(len(pairs) // MANY)
     deals = [alike[i::count] for i in range(count)]  # dealt, since neighbours are of one encoder and take as long
@@ -317,10 +324,10 @@ def _left_out(configs: Sequence[RunConfig], tasks: Mapping[str, Task], key: Call
     return left_out
 
 
-def _fed_alike(pairs: Mapping[str, RunConfig], tasks: Mapping[str, Task], key: Callable[..., str]) -> list[list[str]]:
+def _fed_alike(pairs: Mapping[Pair, RunConfig], tasks: Mapping[str, Task], key: Callable[..., str]) -> list[list[Pair]]:
     """The pairs, those together whose tasks feed one encoder the same: it need be built once for them."""
     fed: dict[str, str] = {}
-    found: dict[tuple[Any, ...], list[str]] = {}
+    found: dict[tuple[Any, ...], list[Pair]] = {}
     for this, config in pairs.items():
         of_task = key(config.task)
         if of_task not in fed:
@@ -334,15 +341,15 @@ def _fed_alike(pairs: Mapping[str, RunConfig], tasks: Mapping[str, Task], key: C
 
 
 def _refusals(
-    alike: Sequence[Sequence[str]],
-    pairs: Mapping[str, RunConfig],
+    alike: Sequence[Sequence[Pair]],
+    pairs: Mapping[Pair, RunConfig],
     tasks: Mapping[str, Task],
     key: Callable[..., str],
-) -> dict[str, _Refusal | None]:
+) -> dict[Pair, _Refusal | None]:
     """What is wrong with each pair, if anything."""
     from seqbench.build import PairError, judge, outlined
 
-    found: dict[str, _Refusal | None] = {}
+    found: dict[Pair, _Refusal | None] = {}
     for together in alike:
         outline: Encoder | ConfigError | None = None
         for this in together:

@@ -100,6 +100,27 @@ def test_nodes_are_looked_at_together_where_they_are_equal_alone() -> None:
     assert look({**node}, "encoder", ["encoders"])[0] is look(node, "encoder", ["encoders"])[0]
 
 
+@pytest.mark.parametrize("values", ["false,true", "true,false"])
+def test_a_pair_that_cannot_be_without_padding_is_left_out_with_that_setting_alone(values: str) -> None:
+    words = ["encoder=gru", "task=digits"]
+    made = plan_sweep([*words, f"trainer.padding_free={values}"])
+    assert [cell.id for cell in made.cells] == [cell.id for cell in plan_sweep(words).cells]
+    assert [cell.config.trainer.padding_free for cell in made.cells] == [False]
+    (out,) = made.left_out
+    assert (out.encoder, out.task) == ("gru", "digits")
+    assert out.reason.startswith("trainer.padding_free: true, but encoder gru")
+    with pytest.raises(ConfigError, match=r"^trainer.padding_free: true, but encoder gru"):
+        plan_sweep([*words, "trainer.padding_free=true"])
+
+
+def test_a_pair_that_cannot_be_is_told_by_each_of_its_names(toy: Toy) -> None:
+    node = dict(compose_node("encoder", "bilstm"))
+    for name in ("one", "other"):
+        toy.write(f"encoder/{name}.yaml", node)
+    made = plan_sweep(["encoder=one,other", "task=scan,digits"], loader=config_loader(str(toy.configs)))
+    assert [(out.encoder, out.task) for out in made.left_out] == [("one", "scan"), ("other", "scan")]
+
+
 def test_an_encoder_is_built_once_for_tasks_that_feed_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[Any] = []
 
