@@ -115,7 +115,7 @@ def _below(node: DictConfig, part: str) -> str | None:
     """The key of that name one section down, if there is exactly one."""
     sections = OmegaConf.to_container(node, resolve=False)
     assert isinstance(sections, dict)
-    found = [name for name, section in sections.items() if isinstance(section, dict) and part in section]
+    found = [k for k, section in sections.items() if k != "hydra" and isinstance(section, dict) and part in section]
     return f"{found[0]!s}.{part}" if len(found) == 1 else None
 
 

@@ -56,6 +56,7 @@ LINE = Case  # a row of the table below
 
 COMMAND_LINE = [
     LINE("no such key", "sede=1", "sede: no such key (did you mean seed?)"),
+    LINE("a key of Hydra's", "verbose=true", "verbose: no such key; a new key is added with +verbose=true"),
     LINE("no such section", "budgt.steps=1", "budgt.steps: no such key (did you mean budget?)"),
     LINE("no such nested key", "budget.stps=1", "budget.stps: no such key (did you mean budget.steps?)"),
     LINE("key below a value", "budget.steps.x=1", "budget.steps.x: no such key; budget.steps is a single value"),
