@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from seqbench.composition.compose import compose, groups, names_of
-from seqbench.composition.guard import GuardedLoader
+from seqbench.composition.guard import GuardedLoader, Reach
 from seqbench.config import ASIDE, Names, resolve
 from seqbench.records.memo import Memo
 from seqbench.studies.grid import bare, parse_one
@@ -30,15 +30,17 @@ OF_SEED = re.compile(r"\$\{[^}]*\bseed\b")  # an interpolation of a seed, in a v
 class _Composed:
     tree: Tree  # plain, interpolations as text
     chosen: dict[str, Any]  # group -> name
+    files: tuple[Reach, ...] = ()  # of a composition of Hydra's
 
 
 class Compositions:
     """Composed configs as plain values.
 
-    A choice is separable where it changes, against the first composition, nothing but the part of the config that
-    bears its group's name. The config of several such choices is put together from those parts; any other set of
-    choices is composed by Hydra. Overrides of single keys are set on the plain values where that is all they need,
-    and by Hydra where they add, delete or merge.
+    A choice is separable where it changes, against the first composition, none but files that write into nothing but
+    the part of the config that bears its group's name; that their values are equal elsewhere is not enough, since
+    beside another choice they may not be. The config of several such choices is put together from those parts; any
+    other set of choices is composed by Hydra. Overrides of single keys are set on the plain values where that is all
+    they need, and by Hydra where they add, delete or merge.
     """
 
     def __init__(self, loader: ConfigLoader) -> None:
@@ -106,7 +108,8 @@ class Compositions:
                 self.parts[text] = part, name
                 return self.parts[text]
             other = self._compose((*choices[:i], text, *choices[i + 1 :]))
-            same = _without(base.tree, key) == _without(other.tree, key)
+            same = _elsewhere(base.files, key) == _elsewhere(other.files, key) != ()
+            same = same and not any(file.depends for file in other.files if file not in base.files)
             same = same and _without(base.chosen, key) == _without(other.chosen, key) and key in other.tree
             self.parts[text] = (other.tree[key], other.chosen.get(key)) if same else None
         return self.parts[text]
@@ -114,12 +117,18 @@ class Compositions:
     def _compose(self, choices: Choices) -> _Composed:
         if choices not in self.whole:
             cfg = compose(self.loader, list(choices))
+            files = self.loader.reach() if isinstance(self.loader, GuardedLoader) else ()
             tree = OmegaConf.to_container(cfg, resolve=False)
             assert isinstance(tree, dict)
             chosen = dict(cfg.hydra.runtime.choices)
             del tree["hydra"]
-            self.whole[choices] = _Composed({str(key): value for key, value in tree.items()}, chosen)
+            self.whole[choices] = _Composed({str(key): value for key, value in tree.items()}, chosen, files)
         return self.whole[choices]
+
+
+def _elsewhere(files: Sequence[Reach], section: str) -> tuple[Reach, ...]:
+    """The files that write into another section, or into none."""
+    return tuple(file for file in files if file.sections != {section})
 
 
 def _without(mapping: dict[str, Any], key: str) -> dict[str, Any]:

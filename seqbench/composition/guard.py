@@ -17,7 +17,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.default_element import ResultDefault
+from hydra.core.default_element import GroupDefault, ResultDefault
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
@@ -53,6 +53,7 @@ PLAIN = re.compile(r"(?!(null|true|false)$)[a-z_][a-z0-9_]*", re.IGNORECASE)  # 
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 RESOLVERS = ("oc.select",)  # what `${name:...}` may call in a file; oc.env would put the environment into a record
 HYDRAS = ("hydra", "now")  # in files of Hydra's groups, too
+Kept = dict[tuple[str, str], ConfigResult | None]  # (where it was looked for, path) -> file
 INSTALLED = ("pkg://hydra", "structured://")  # where Hydra's own files come from
 
 
@@ -62,28 +63,31 @@ class _Cache(CachingConfigRepository):
     Hydra copies because a search path that is typed changes what the repository reads from; here it gets another.
     """
 
-    def __init__(self, delegate: IConfigRepository, kept: dict[str, ConfigResult | None] | None = None) -> None:
+    def __init__(self, delegate: IConfigRepository, kept: Kept | None = None) -> None:
         self.delegate, self.cache = delegate, {}
         self.kept = kept  # files of earlier compositions
+        self.place = ""  # where files are looked for, if not where the loader itself does
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """A file; read once for all compositions where they are kept, a copy for each, since composing changes it."""
         if self.kept is None or f"config_path={config_path}" in self.cache:
             return super().load_config(config_path)
-        if config_path not in self.kept:
-            self.kept[config_path] = self.delegate.load_config(config_path=config_path)
-        self.cache[f"config_path={config_path}"] = copy.deepcopy(self.kept[config_path])
+        key = self.place, config_path
+        if key not in self.kept:
+            self.kept[key] = self.delegate.load_config(config_path=config_path)
+        self.cache[f"config_path={config_path}"] = copy.deepcopy(self.kept[key])
         return super().load_config(config_path)
 
     def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
         self.delegate = ConfigRepository(config_search_path)
+        self.place = str(config_search_path)
 
 
 class GuardedLoader(ConfigLoaderImpl):
     """Hydra's loader, which refuses with a ConfigError what only the command line and configs/train.yaml may say."""
 
-    _kept: dict[str, ConfigResult | None] | None = None
-    _loaded: list[_Reach] | None = None  # files of the latest composition
+    _kept: Kept | None = None
+    _loaded: list[Reach] | None = None  # files of the latest composition
 
     @contextlib.contextmanager
     def keeping_files(self) -> Iterator[None]:
@@ -115,15 +119,25 @@ class GuardedLoader(ConfigLoaderImpl):
     def stands_alone(self, group: str, name: str) -> bool:
         """Whether the latest composition has under a group's name what one file gives, and nothing else reaches there.
 
-        Then another file of the group that has no defaults of its own changes what it gives and nothing else.
+        Then another file of the group that has no defaults of its own changes what it gives and nothing else. A file
+        that is chosen besides, which the group's own brings too, is something else: the other would not bring it. So
+        are choices among its own defaults, of which a typed one may be.
         """
         loaded, path = self._loaded or [], f"{group}/{name}"
         own = {path}  # and what its defaults bring, in order
         for file in loaded[::-1] + loaded:
             own |= {file.path} if file.parent in own else set()
-        reaching = {file.path for file in loaded if group in (file.package.partition(".")[0], *file.keys)}
-        within = all(file.package.partition(".")[0] == group for file in loaded if file.path in own)
-        return bool(loaded) and reaching == own and within and not any(file.depends for file in loaded)
+        mine = [file for file in loaded if file.path in own]
+        brought = sum(file.path == path for file in mine) == 1
+        brought = brought and all(file.path == path or file.parent in own for file in mine)
+        within = all(file.sections == {group} and not file.chooses for file in mine)
+        others = any(group in file.sections for file in loaded if file.path not in own)
+        elsewhere = any(file.place for file in loaded)  # other files than the loader's own
+        return brought and within and not others and not elsewhere and not any(file.depends for file in loaded)
+
+    def reach(self) -> tuple[Reach, ...]:
+        """The files of the latest composition, in order."""
+        return tuple(self._loaded or ())
 
     def plain_file(self, group: str, name: str) -> Any | None:
         """What a file, with its defaults, gives to its group's package, as plain values.
@@ -178,6 +192,7 @@ class GuardedLoader(ConfigLoaderImpl):
             groups = set(self.list_groups(""))
             kept = [o for o in parsed if o.is_hydra_override() or o.key_or_group.partition("/")[0] in groups]
             lines = [str(o.input_line) for o in kept]
+            self._loaded = []
             cfg = super().load_configuration(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
             cfg.hydra.overrides.task = [str(o.input_line) for o in parsed if not o.is_hydra_override()]
         self._check_choices(config_name, cfg, overrides)
@@ -195,7 +210,7 @@ class GuardedLoader(ConfigLoaderImpl):
         result = super()._load_single_config(default, repo)
         path = default.config_path or ""
         if self._loaded is not None:
-            self._loaded.append(_reach(default, result))
+            self._loaded.append(_reach(default, result, repo.place if isinstance(repo, _Cache) else ""))
         if default.primary or path == "hydra/config" or not isinstance(result.config, DictConfig):
             return result
         if not result.path.startswith(INSTALLED):
@@ -219,8 +234,8 @@ class GuardedLoader(ConfigLoaderImpl):
 
     def _file(self, path: str) -> ConfigResult | None:
         """A file that nobody changes."""
-        if self._kept is not None and path in self._kept:
-            return self._kept[path]
+        if self._kept is not None and ("", path) in self._kept:
+            return self._kept["", path]
         return self.repository.load_config(config_path=path)
 
     def _own_choices(self, config_name: str | None) -> dict[str, Any]:
@@ -245,24 +260,30 @@ class GuardedLoader(ConfigLoaderImpl):
 
 
 @dataclass(frozen=True, slots=True)
-class _Reach:
+class Reach:
     """A file of a composition, and where it reaches."""
 
     path: str
     parent: str
     package: str
-    keys: frozenset[str]  # at the top of what it gives
+    sections: frozenset[str]  # at the top of the config, where it writes
+    chooses: bool  # its defaults choose from groups, which an override may change
     depends: bool  # its defaults refer to choices, or change those of other files
+    place: str  # the search path, where it isn't the loader's
 
 
-def _reach(default: ResultDefault, result: ConfigResult) -> _Reach:
+def _reach(default: ResultDefault, result: ConfigResult, place: str) -> Reach:
     items = result.defaults_list or ()
-    return _Reach(
+    package = default.package or ""
+    keys = [str(key) for key in result.config] if isinstance(result.config, DictConfig) else []
+    return Reach(
         path=default.config_path or "",
         parent=default.parent or "",
-        package=default.package or "",
-        keys=frozenset(str(key) for key in result.config) if isinstance(result.config, DictConfig) else frozenset(),
+        package=package,
+        sections=frozenset([*keys, package.partition(".")[0]]) - {""},
+        chooses=any(isinstance(item, GroupDefault) for item in items),
         depends=any("${" in str(vars(item)) or (item.is_override() and not default.primary) for item in items),
+        place=place,
     )
 
 

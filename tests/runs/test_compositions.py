@@ -11,6 +11,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from seqbench.composition.compose import compose, config_loader, names_of, own_loader
 from seqbench.composition.compositions import Compositions
 from seqbench.config import resolve
+from seqbench.errors import ConfigError
+from seqbench.studies.study import plan_sweep
 from tests.seqbench.toy_cli import Toy
 
 
@@ -72,6 +74,8 @@ def test_a_file_by_itself_is_what_hydra_composes_of_it() -> None:
     cfg = compose(loader, ["encoder=encoder_only", "task=digits"])
     assert loader.stands_alone("encoder", "encoder_only")
     assert not loader.stands_alone("encoder", "gru")
+    assert loader.plain_file("encoder", "gpt2") is not None
+    assert loader.stands_alone("encoder", "encoder_only")  # of the composition, whatever was read since
     files = [("encoder", "tcn"), ("task", "scan"), ("schedule", "constant"), ("logger", "csv")]
     files += [("encoder", "gpt2"), ("encoder", "roberta")]  # with defaults, and defaults of those
     for group, name in files:
@@ -127,6 +131,47 @@ def test_what_reaches_into_a_choice_reaches_into_all_of_them(toy: Toy, text: str
         assert tree == whole(compose(loader, overrides))
         assert tree["encoder"]["depth"] == 2
     assert not compositions.alone.get("encoder")
+
+
+@pytest.mark.parametrize("encoder", ["plain", "more"])
+def test_a_typed_choice_that_the_first_file_brings_too_is_kept_beside_others(encoder: str, toy: Toy) -> None:
+    toy.write("encoder/brings.yaml", "defaults: [sub/s0, _self_]\nx: a\n")
+    toy.write("encoder/plain.yaml", "x: b\n")
+    toy.write("encoder/more.yaml", "defaults: [plain, _self_]\ny: c\n")
+    toy.write("encoder/sub/s0.yaml", "k: 1\n")
+    loader = own_loader(str(toy.configs))
+    compositions = Compositions(loader)
+    compositions.make(["encoder=brings", "task=digits", "+encoder/sub=s0"])
+    assert list(compositions.alone) == ["task"]
+    overrides = [f"encoder={encoder}", "task=digits", "+encoder/sub=s0"]
+    assert compositions.make(overrides)[0] == whole(compose(loader, overrides))
+    assert compositions.make(overrides)[0]["encoder"]["sub"] == {"k": 1}
+
+
+@pytest.mark.parametrize("tasks", ["own_classification,digits", "digits,own_classification"])
+def test_a_typed_choice_among_a_file_s_defaults_is_refused_of_files_without_it(tasks: str) -> None:
+    words = ["encoder=majority", f"task={tasks}", "own_data@task.data=files", "task.data.train=a.csv"]
+    with pytest.raises(ConfigError, match=r"^own_data@task.data: no such key"):
+        plan_sweep(words, loader=own_loader())
+
+
+def test_a_file_that_writes_elsewhere_what_stands_there_anyway_is_composed_whole(toy: Toy) -> None:
+    toy.write("encoder/small.yaml", "dim: 8\n")
+    toy.write("encoder/large.yaml", "dim: 16\n")
+    toy.write("encoder/encoder/digits.yaml", "dim: 1\n")
+    toy.write("encoder/encoder/listops.yaml", "dim: 2\n")
+    toy.write("encoder/chooses.yaml", "defaults: ['${task}@_here_', _self_]\n")
+    toy.write("optimizer/p.yaml", "lr: 1\n")
+    toy.write("optimizer/q.yaml", "# @package _global_\noptimizer: {lr: 2}\nencoder: {dim: 8}\n")
+    loader = config_loader(str(toy.configs))
+    compositions = Compositions(loader)
+    compositions.make(["encoder=small", "task=digits", "optimizer=p"])
+    for overrides in (
+        ["encoder=large", "task=digits", "optimizer=q"],
+        ["encoder=chooses", "task=digits", "optimizer=p"],
+        ["encoder=chooses", "task=listops", "optimizer=p"],
+    ):
+        assert compositions.make(overrides)[0] == whole(compose(loader, overrides))
 
 
 def test_a_choice_with_effects_elsewhere_is_composed_whole(toy: Toy) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -204,6 +205,24 @@ def test_a_study_says_the_same_whatever_was_composed_before(title: str, more: li
     loader.load_configuration("train", ["study=toy", *more], RunMode.MULTIRUN)
     assert loader.stands_alone("study", "toy") == (more != ["experiment=adds"])
     assert study._content("toy", loader) == fresh
+
+
+def test_files_of_another_search_path_are_kept_apart(toy: Toy, tmp_path: Path) -> None:
+    """The cells of a command that types one are composed without it."""
+    (tmp_path / "there" / "study").mkdir(parents=True)
+    for name in ("mine", "tiny"):
+        content = f"name: {name}\ntitle: There\ngrid: [{{encoder: majority, task: digits}}]\n"
+        (tmp_path / "there" / "study" / f"{name}.yaml").write_text(content)
+    loader = own_loader(str(toy.configs))
+    with loader.keeping_files():
+        for name in ("mine", "tiny"):
+            typed = [f"study={name}", f"hydra.searchpath=[file://{tmp_path}/there]"]
+            loader.load_configuration("train", typed, RunMode.MULTIRUN)
+            assert not loader.stands_alone("study", name)
+        assert loader.plain_file("study", "mine") is None
+        with pytest.raises(MissingConfigException):
+            study._content("mine", loader)
+        assert study._content("tiny", loader)["title"] == "Tiny"
 
 
 def test_a_command_keeps_files_for_its_plans() -> None:
