@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 from seqbench import build, config
 from seqbench.build import build_task, outlined
 from seqbench.composition import compositions, guard
-from seqbench.composition.compose import compose, config_loader, names_of, own_loader
+from seqbench.composition.compose import CONFIGS, compose, config_loader, names_of, own_loader
 from seqbench.composition.nodes import compose_node
 from seqbench.errors import ConfigError
 from seqbench.meta import ELEMENTWISE, OnMeta
@@ -99,6 +100,21 @@ def test_nodes_are_looked_at_together_where_they_are_equal_alone() -> None:
             look(changed, "encoder", allowed)[1].append("of one row")
             assert repr(look({**changed}, "encoder", allowed)) == repr(expected)
     assert look({**node}, "encoder", ["encoders"])[0] is look(node, "encoder", ["encoders"])[0]
+
+
+def test_nodes_are_looked_at_apart_by_what_is_asked_of_them() -> None:
+    """Equal nodes at another place, of another kind, or made with other arguments, have other mistakes."""
+    node = {**compose_node("encoder", "lstm"), "none_such": 1}
+    look = study._remembering()
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("encoder", {}),
+        ("pretrain.encoder", {}),
+        ("encoder", {"kind": "tasks.base.Task"}),
+        ("encoder", {"runtime": ("dim",)}),
+    ]
+    expected = [repr(config.examine(node, path, ["encoders"], **more)) for path, more in asked]
+    assert len(set(expected)) == len(asked)
+    assert [repr(look(node, path, ["encoders"], **more)) for path, more in asked] == expected
 
 
 @pytest.mark.parametrize("values", ["false,true", "true,false"])
@@ -207,6 +223,17 @@ def test_a_study_says_the_same_whatever_was_composed_before(title: str, more: li
     assert study._content("toy", loader) == fresh
 
 
+def test_a_study_says_what_another_file_adds_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(CONFIGS, tmp_path / "configs")
+    (tmp_path / "configs" / "study" / "toy.yaml").write_text("name: toy\ntitle: Toy\ngrid: [{encoder: a, task: b}]\n")
+    adds = "# @package _global_\nstudy: {description: of the schedule}\n"
+    (tmp_path / "configs" / "schedule" / "cosine.yaml").write_text(adds)
+    monkeypatch.setattr("seqbench.composition.compose.CONFIGS", tmp_path / "configs")
+    loader = own_loader()
+    loader.load_configuration("train", ["study=toy"], RunMode.MULTIRUN)
+    assert study._content("toy", loader)["description"] == "of the schedule"
+
+
 def test_files_of_another_search_path_are_kept_apart(toy: Toy, tmp_path: Path) -> None:
     """The cells of a command that types one are composed without it."""
     (tmp_path / "there" / "study").mkdir(parents=True)
@@ -281,6 +308,15 @@ def test_an_outlined_arange_is_as_long_as_the_real_one(args: tuple[Any, ...], mo
 def test_an_arange_that_cannot_be_is_refused_in_an_outline_too(args: tuple[int, ...]) -> None:
     with OnMeta(), pytest.raises(RuntimeError):
         torch.arange(*args)
+
+
+@pytest.mark.parametrize("dim", [-1, 0, 1, 2])
+def test_outlined_norms_have_the_shape_of_torch_s(dim: int) -> None:
+    v = torch.ones(2, 3, 4)
+    with OnMeta():
+        outline = torch.norm_except_dim(v.to("meta"), 2, dim)
+    for real in (torch.norm_except_dim(v, 2, dim), torch.norm_except_dim(v.to("meta"), 2, dim)):
+        assert (outline.shape, outline.dtype, outline.is_meta) == (real.shape, real.dtype, True)
 
 
 def test_who_could_be_in_a_pair_is_looked_up_for_readers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
